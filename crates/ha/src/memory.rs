@@ -1,0 +1,96 @@
+//! What a node carries from one cycle to the next: all of it, explicitly.
+
+use std::collections::BTreeMap;
+
+use model::{BootTime, ClusterView, Lsn, MemberState, Role};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+/// The carry-over. A fresh agent starts with the default.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Memory {
+    /// The last view in which a leader was known: whom a race compares itself with, when records have expired.
+    pub healthy_cluster: Option<Box<ClusterView>>,
+    /// The cluster was paused in the last cycle.
+    pub paused: bool,
+    /// The role callbacks and outsiders know.
+    pub role: Role,
+    /// What the member record says PostgreSQL is doing, where the process alone does not tell.
+    pub state: MemberState,
+    /// Whether this data directory fits the leader's history.
+    pub divergence: Divergence,
+    /// The checkpoint after a promotion; nobody may rewind from this node before it is done.
+    pub promoted: AfterPromote,
+    /// PostgreSQL was started by this agent, or found running: a missing process is a crash, not a fresh start.
+    pub expected_up: bool,
+    /// Since when the server has been starting.
+    pub starting_since: Option<BootTime>,
+    /// A crashed primary is being started again, under the lock, since then.
+    pub crash_recovery_since: Option<BootTime>,
+    /// A restart scheduled over REST.
+    pub scheduled_restart: Option<ScheduledRestart>,
+    /// The last status text written, to write only changes.
+    pub status_written: Option<String>,
+    /// Slots of members seen lately: name to the moment it was last needed.
+    pub slots_seen: BTreeMap<String, BootTime>,
+    /// A restart was asked for and runs: request number.
+    pub restart_request: Option<u64>,
+    /// Failed attempts in a row of the current recovery action, and the next allowed one.
+    pub retry: Retry,
+    /// Whose promotion is awaited after handing over the lock.
+    pub handed_over_at: Option<BootTime>,
+    /// The dead position of the last cycle, for back-off.
+    pub last_lsn: Option<Lsn>,
+    /// An operator asked for a new copy: from the leader, by base backup, where true.
+    pub reinit: Option<bool>,
+}
+
+/// Where the check for divergence stands.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Divergence {
+    /// Not checked since the last change of timeline, leader or role.
+    #[default]
+    Unchecked,
+    /// The local history is a prefix of the leader's.
+    Fits,
+    /// WAL was written that the leader does not have.
+    Diverged,
+    /// pg_rewind failed and will not be tried again; why.
+    Failed(String),
+}
+
+/// The checkpoint that makes a promotion visible to pg_rewind.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum AfterPromote {
+    /// Not promoted by this agent.
+    #[default]
+    NotPromoted,
+    /// Promoted; the checkpoint is still to be done.
+    CheckpointPending,
+    /// Done: others may rewind.
+    CheckpointDone,
+}
+
+/// Attempts at something that failed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Retry {
+    /// Failures in a row.
+    pub failures: u32,
+    /// Not before this moment.
+    pub not_before: Option<BootTime>,
+}
+
+/// An accepted scheduled restart.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ScheduledRestart {
+    /// When.
+    pub at: jiff::Timestamp,
+    /// Conditions.
+    pub filter: crate::view::RestartFilter,
+    /// Bound on the start, in seconds.
+    pub timeout_s: Option<u64>,
+    /// Start time of the server when it was accepted: another start meanwhile cancels it.
+    pub postmaster_start: Option<jiff::Timestamp>,
+    /// The record to publish.
+    pub raw: Value,
+}
