@@ -1,0 +1,1 @@
+//! Checks that every backend passes against its real server.
