@@ -14,5 +14,6 @@ pub mod view;
 pub use facts::{Answer, Facts, Need};
 pub use lease::LeaseProof;
 pub use memory::Memory;
+pub use rules::decide;
 pub use step::{Effect, Outcome, Probe, Step, Task, Verdict};
 pub use view::View;

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use model::{BootTime, ClusterView, Lsn, MemberState, Role};
+use model::{BootTime, ClusterView, MemberState, Role, Timeline};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -25,8 +25,6 @@ pub struct Memory {
     pub expected_up: bool,
     /// Since when the server has been starting.
     pub starting_since: Option<BootTime>,
-    /// A crashed primary is being started again, under the lock, since then.
-    pub crash_recovery_since: Option<BootTime>,
     /// A restart scheduled over REST.
     pub scheduled_restart: Option<ScheduledRestart>,
     /// The last status text written, to write only changes.
@@ -37,10 +35,14 @@ pub struct Memory {
     pub restart_request: Option<u64>,
     /// Failed attempts in a row of the current recovery action, and the next allowed one.
     pub retry: Retry,
-    /// Whose promotion is awaited after handing over the lock.
+    /// The fence was let go and has not been armed since.
+    pub disarmed: bool,
+    /// Since when the initialize key is empty while nobody bootstraps.
+    pub abandoned_bootstrap_since: Option<BootTime>,
+    /// Whom and which timeline `divergence` was checked against.
+    pub checked_against: Option<(String, Option<Timeline>)>,
+    /// When the lock was handed over: the new leader is awaited.
     pub handed_over_at: Option<BootTime>,
-    /// The dead position of the last cycle, for back-off.
-    pub last_lsn: Option<Lsn>,
     /// An operator asked for a new copy: from the leader, by base backup, where true.
     pub reinit: Option<bool>,
 }

@@ -5,7 +5,8 @@ use model::pg::PgSnapshot;
 use model::{BootTime, ClusterView, Lsn, Role, Settings, Tags};
 use serde::{Deserialize, Serialize};
 
-use crate::step::{Answered, Task};
+use crate::memory::ScheduledRestart;
+use crate::step::Task;
 
 /// One look at the world, taken at `now`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -55,6 +56,8 @@ pub struct NodeInfo {
     pub tags: Tags,
     /// There is a `bootstrap` section: this node may create the cluster.
     pub may_bootstrap: bool,
+    /// `bootstrap.dcs` as JSON text: what is written to the store with a new cluster, or where the store lost it.
+    pub initial_config: String,
     /// Some replica creation method works without a leader.
     pub clones_without_leader: bool,
 }
@@ -138,9 +141,11 @@ pub enum RequestKind {
         filter: RestartFilter,
         /// How long it may take before a failover; the cluster's `primary_start_timeout` where `None`.
         timeout_s: Option<u64>,
-        /// It was scheduled: no answer is awaited, and a restart meanwhile cancels it.
-        scheduled: bool,
     },
+    /// Restart PostgreSQL at a given time.
+    ScheduleRestart(ScheduledRestart),
+    /// Forget the scheduled restart.
+    CancelRestart,
     /// Take a new copy.
     Reinitialize {
         /// Cancel what runs first.
@@ -160,9 +165,6 @@ pub struct RestartFilter {
     /// Only when a restart is pending.
     pub restart_pending: bool,
 }
-
-/// The answer to a request.
-pub type RequestAnswer = Answered;
 
 impl View {
     /// The cluster as read in this cycle.

@@ -1,5 +1,74 @@
-//! Rules.
+//! The rules of a cycle, one file per situation, and the table that names them.
+//!
+//! [`decide`] runs the cycle from the top each time. A rule that needs an outcome asks [`Facts`] for it with `?`: where
+//! the outcome is not there yet, the step that obtains it becomes the answer of `decide`.
 
-/// Identifies a rule.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
-pub struct RuleId(pub u16);
+mod bootstrap;
+mod candidates;
+mod cycle;
+mod divergence;
+mod finished;
+mod follow;
+mod lead;
+mod member;
+mod race;
+mod recover;
+mod requests;
+mod shutdown;
+mod slots;
+mod store_lost;
+mod switchover;
+mod table;
+mod working;
+
+pub use divergence::{LocalPosition, compare_histories};
+pub use table::{RULES, Rule, RuleId};
+
+use crate::facts::{Facts, Need};
+use crate::memory::Memory;
+use crate::step::{Exit, Step, Verdict};
+use crate::view::View;
+use cycle::Cycle;
+
+/// The next step of this cycle. Pure: the same arguments give the same step.
+pub fn decide(view: &View, memory: &Memory, facts: &Facts) -> Step {
+    let mut cycle = Cycle { view, facts, memory: memory.clone() };
+    match cycle.run() {
+        Ok(end) => Step::Done(Box::new(Verdict {
+            rule: end.rule,
+            reason: end.reason,
+            memory: cycle.memory,
+            wake_at: end.wake_in.map(|wait| view.now.plus(wait)),
+            exit: end.exit,
+        })),
+        Err(step) => *step,
+    }
+}
+
+/// How a rule ends the cycle.
+pub(crate) struct End {
+    rule: RuleId,
+    reason: String,
+    wake_in: Option<std::time::Duration>,
+    exit: Option<Exit>,
+}
+
+impl End {
+    fn new(rule: RuleId, reason: impl Into<String>) -> End {
+        End { rule, reason: reason.into(), wake_in: None, exit: None }
+    }
+
+    /// Look again no later than in `ms` milliseconds.
+    fn wake_in_ms(mut self, ms: u64) -> End {
+        self.wake_in = Some(std::time::Duration::from_millis(ms));
+        self
+    }
+
+    fn exit(mut self, code: i32) -> End {
+        self.exit = Some(Exit { code });
+        self
+    }
+}
+
+/// What every rule returns.
+pub(crate) type Ruling = Need<End>;

@@ -1,0 +1,411 @@
+//! The loop: look, decide, perform one step, decide again; then sleep until something happens.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use dcs::{Freshness, Guard, StoreError, Timing};
+use ha::step::{Answered, Effect, Outcome, Probe, Step, Verdict, WriteGuard};
+use ha::view::{FenceView, NodeInfo, Request, RequestKind, StoreView, View};
+use ha::{Answer, Facts, Memory};
+use model::{BootTime, ClusterView, Role, Settings};
+use serde_json::{Map, Value};
+use tokio::sync::{Notify, mpsc, oneshot, watch};
+
+use crate::Deps;
+use crate::journal::{CycleRecord, Journal};
+use crate::keeper::Keeper;
+use crate::tasks::Tasks;
+
+/// More steps than any cycle needs: a cycle that gets here has met a defect and is given up.
+const STEPS_MAX: usize = 64;
+/// Requests that may wait for the loop.
+pub(crate) const REQUESTS_MAX: usize = 64;
+/// Members' records change often; they are looked at no more often than this.
+const MEMBERS_DEBOUNCE: Duration = Duration::from_millis(300);
+/// Irreversible steps are not taken on a look that is older: the agent was frozen or starved meanwhile.
+const VIEW_AGE_MAX: Duration = Duration::from_secs(10);
+
+/// What the loop last saw and concluded, for whoever answers questions about this node.
+#[derive(Clone, Debug)]
+pub struct Published {
+    /// The last look.
+    pub view: View,
+    /// The carry-over after it.
+    pub memory: Memory,
+    /// The store as last read successfully, and when.
+    pub cluster: Option<(Arc<ClusterView>, BootTime)>,
+    /// Calendar seconds of that read.
+    pub dcs_last_seen: u64,
+    /// When the loop last completed a cycle.
+    pub cycle_at: BootTime,
+}
+
+/// A request on its way to the loop.
+pub(crate) struct Incoming {
+    pub kind: RequestKind,
+    pub reply: oneshot::Sender<Answered>,
+}
+
+/// State shared between the loop and its handles.
+pub(crate) struct Shared {
+    pub wake: Arc<Notify>,
+    pub published: watch::Sender<Option<Arc<Published>>>,
+    pub shutdown: watch::Sender<bool>,
+    pub reload: watch::Sender<Option<NodeInfo>>,
+    pub journal: Journal,
+}
+
+pub(crate) struct Driver {
+    pub deps: Deps,
+    pub keeper: Arc<Keeper>,
+    pub tasks: Tasks,
+    pub shared: Arc<Shared>,
+    pub node: NodeInfo,
+    pub requests: mpsc::Receiver<Incoming>,
+    pub dynamic: Map<String, Value>,
+    pub memory: Memory,
+    pub waiting: BTreeMap<u64, (RequestKind, oneshot::Sender<Answered>)>,
+    pub next_request: u64,
+    pub settings: Settings,
+    pub config_version: Option<u64>,
+    pub configured_role: Role,
+    pub reload_pending: bool,
+    pub last_cluster: Option<(Arc<ClusterView>, BootTime)>,
+    pub dcs_last_seen: u64,
+    pub last_reason: String,
+    pub reload: watch::Receiver<Option<NodeInfo>>,
+    pub shutdown: watch::Receiver<bool>,
+    pub changes: watch::Receiver<dcs::Changes>,
+    /// The count of members' changes when the last look began.
+    pub members_seen: u64,
+}
+
+impl Driver {
+    /// Runs until a verdict says to exit; returns the exit status.
+    pub async fn run(mut self) -> i32 {
+        self.forward_wakes();
+        loop {
+            let verdict = self.cycle().await;
+            let wake_at = verdict.wake_at;
+            let exit = verdict.exit.clone();
+            self.memory = verdict.memory;
+            if let Some(exit) = exit {
+                return exit.code;
+            }
+            let latest = self.deps.clock.now().plus(self.settings.loop_wait);
+            self.sleep(wake_at.map_or(latest, |at| at.min(latest))).await;
+        }
+    }
+
+    /// Everything that should end the sleep, apart from members' records, notifies one place; no wake-up is lost.
+    fn forward_wakes(&self) {
+        let mut changes = self.deps.store.changes();
+        let wake = self.shared.wake.clone();
+        self.deps.spawner.spawn(Box::pin(async move {
+            let mut seen = *changes.borrow_and_update();
+            while changes.changed().await.is_ok() {
+                let now = *changes.borrow_and_update();
+                if (now.leader, now.cluster, now.resets) != (seen.leader, seen.cluster, seen.resets) {
+                    wake.notify_one();
+                }
+                seen = now;
+            }
+        }));
+        for mut counter in [self.deps.node.events(), self.keeper.changes()] {
+            let wake = self.shared.wake.clone();
+            self.deps.spawner.spawn(Box::pin(async move {
+                while counter.changed().await.is_ok() {
+                    wake.notify_one();
+                }
+            }));
+        }
+    }
+
+    /// Sleeps until `deadline` or until something happens that the rules should look at.
+    async fn sleep(&mut self, deadline: BootTime) {
+        let wake = self.shared.wake.clone();
+        loop {
+            if self.changes.borrow_and_update().members != self.members_seen {
+                let pause = self.deps.clock.now().plus(MEMBERS_DEBOUNCE).min(deadline);
+                tokio::select! {
+                    biased;
+                    () = wake.notified() => return,
+                    () = self.deps.clock.sleep_until(pause) => {}
+                }
+                self.members_seen = self.changes.borrow_and_update().members;
+                if self.members_differ().await {
+                    return;
+                }
+            }
+            tokio::select! {
+                biased;
+                () = wake.notified() => return,
+                incoming = self.requests.recv() => {
+                    match incoming {
+                        Some(incoming) => self.accept(incoming),
+                        None => std::future::pending().await,
+                    }
+                    return;
+                }
+                _ = self.shutdown.changed() => return,
+                _ = self.reload.changed() => {
+                    self.take_reload();
+                    return;
+                }
+                Ok(()) = self.changes.changed() => {}
+                () = self.deps.clock.sleep_until(deadline) => return,
+            }
+        }
+    }
+
+    fn accept(&mut self, incoming: Incoming) {
+        self.next_request += 1;
+        self.waiting.insert(self.next_request, (incoming.kind, incoming.reply));
+    }
+
+    fn take_reload(&mut self) {
+        let info = self.reload.borrow_and_update().clone();
+        if let Some(info) = info {
+            self.node = info;
+        }
+        self.reload_pending = true;
+    }
+
+    /// Members came, went, or changed in what rules look at; positions alone do not count.
+    async fn members_differ(&mut self) -> bool {
+        let Ok(now) = self.deps.store.read(Freshness::Snapshot).await else {
+            return true;
+        };
+        let Some((before, _)) = &self.last_cluster else {
+            return true;
+        };
+        let essence = |cluster: &ClusterView| -> Vec<model::Member> {
+            let essential = |member: &model::Member| model::Member {
+                xlog_location: None,
+                receive_lsn: None,
+                replay_lsn: None,
+                ..member.clone()
+            };
+            cluster.members.iter().filter(|member| member.name != self.node.name).map(essential).collect()
+        };
+        essence(before) != essence(&now)
+    }
+
+    /// One look and all steps that follow from it.
+    async fn cycle(&mut self) -> Verdict {
+        while let Ok(incoming) = self.requests.try_recv() {
+            self.accept(incoming);
+        }
+        let (view, taken) = self.look().await;
+        let mut facts = Facts::default();
+        let verdict = loop {
+            self.keeper.progress();
+            match ha::decide(&view, &self.memory, &facts) {
+                Step::Done(verdict) => break *verdict,
+                _ if facts.steps() >= STEPS_MAX => break self.abandon("the cycle took more steps than it may"),
+                Step::Ask(probe) => {
+                    let answer = self.probe(&probe).await;
+                    facts.learn(probe, answer);
+                }
+                Step::Act(effect) => {
+                    if irreversible(&effect) && self.deps.clock.now().since(view.now) > VIEW_AGE_MAX {
+                        break self.abandon("the look is too old to act on, looking again");
+                    }
+                    let outcome = self.perform(&effect).await;
+                    facts.did(effect, outcome);
+                }
+            }
+        };
+        if let Some(id) = taken {
+            self.tasks.forget_finished(id);
+        }
+        self.conclude(view, facts, &verdict);
+        verdict
+    }
+
+    fn abandon(&self, reason: &str) -> Verdict {
+        Verdict {
+            rule: ha::rules::RuleId(0),
+            reason: reason.to_owned(),
+            memory: self.memory.clone(),
+            wake_at: Some(self.deps.clock.now().plus(Duration::from_millis(100))),
+            exit: None,
+        }
+    }
+
+    /// Logs, journals and publishes the end of a cycle.
+    fn conclude(&mut self, view: View, facts: Facts, verdict: &Verdict) {
+        let steady = verdict.reason.starts_with("no action. ") || verdict.reason.starts_with("PAUSE: no action");
+        if verdict.reason != self.last_reason || (steady && facts.steps() > 0) {
+            tracing::info!(rule = verdict.rule.0, "{}", verdict.reason);
+        }
+        self.last_reason = verdict.reason.clone();
+        let record = CycleRecord {
+            view: view.clone(),
+            memory: self.memory.clone(),
+            facts,
+            rule: verdict.rule,
+            reason: verdict.reason.clone(),
+            repeated: 0,
+        };
+        if let Some(observer) = &self.deps.observer {
+            observer(&record);
+        }
+        self.shared.journal.append(record);
+        self.publish(view, verdict.memory.clone());
+    }
+
+    fn publish(&self, view: View, memory: Memory) {
+        let published = Published {
+            view,
+            memory,
+            cluster: self.last_cluster.clone(),
+            dcs_last_seen: self.dcs_last_seen,
+            cycle_at: self.deps.clock.now(),
+        };
+        self.shared.published.send_replace(Some(Arc::new(published)));
+    }
+
+    /// Looks at everything at once; the answer's second part is the finished task it contains.
+    async fn look(&mut self) -> (View, Option<u64>) {
+        self.keeper.progress();
+        self.members_seen = self.changes.borrow_and_update().members;
+        let (pg, store) = tokio::join!(biased; self.deps.node.observe(), self.deps.store.read(Freshness::Snapshot));
+        self.keeper.progress();
+        let now = self.deps.clock.now();
+        let store = match store {
+            Ok(cluster) => {
+                self.last_cluster = Some((Arc::new(cluster.clone()), now));
+                self.dcs_last_seen = self.deps.clock.wall().as_second().max(0) as u64;
+                StoreView::Read(Box::new(cluster))
+            }
+            Err(StoreError::Unreachable(why) | StoreError::Rejected(why)) => StoreView::Unreachable(why),
+        };
+        let role = if pg.is_primary() { Role::Primary } else { Role::Replica };
+        self.adopt_config(&store, role).await;
+        self.keeper.set_fencing(!self.settings.pause);
+        let finished = self.tasks.finished();
+        let taken = finished.as_ref().map(|finished| finished.id);
+        let view = View {
+            now,
+            wall: self.deps.clock.wall(),
+            node: self.node.clone(),
+            settings: self.settings.clone(),
+            store,
+            lease: self.keeper.lease(),
+            pg,
+            task: self.tasks.running(),
+            finished,
+            requests: self.waiting.iter().map(|(id, (kind, _))| Request { id: *id, kind: kind.clone() }).collect(),
+            fence: FenceView { failed: self.deps.fence.failed() },
+            shutdown: *self.shutdown.borrow(),
+        };
+        (view, taken)
+    }
+
+    /// Takes over a changed dynamic configuration, or a changed role or file where those matter to PostgreSQL.
+    async fn adopt_config(&mut self, store: &StoreView, role: Role) {
+        let fresh = match store {
+            StoreView::Read(cluster) => cluster.config.as_ref().filter(|config| config.version != 0),
+            StoreView::Unreachable(_) => None,
+        };
+        let changed = fresh.is_some_and(|config| self.config_version != Some(config.version));
+        if let Some(config) = fresh.filter(|_| changed) {
+            self.config_version = Some(config.version);
+            self.dynamic = config.value.clone();
+            let (settings, notes) = Settings::resolve(&self.dynamic);
+            for note in notes {
+                tracing::warn!("dynamic configuration: {note}");
+            }
+            let timing =
+                Timing { ttl: settings.ttl, loop_wait: settings.loop_wait, retry_timeout: settings.retry_timeout };
+            self.keeper.set_timing(timing);
+            self.settings = settings;
+            self.node.initial_config = Value::Object(self.dynamic.clone()).to_string();
+        }
+        if changed || self.reload_pending || role != self.configured_role {
+            self.reload_pending = false;
+            self.configured_role = role;
+            match self.deps.node.apply_config(&self.dynamic, role).await {
+                Ok(true) => tracing::info!("PostgreSQL configuration was rewritten"),
+                Ok(false) => {}
+                Err(why) => tracing::error!("failed to apply the configuration to PostgreSQL: {why}"),
+            }
+        }
+    }
+
+    async fn probe(&self, probe: &Probe) -> Answer {
+        match probe {
+            Probe::Peers(peers) => Answer::Peers(self.deps.peers.status(peers).await),
+            Probe::Server(upstream) => Answer::Server(self.deps.node.server_position(upstream).await),
+            Probe::OwnHistory => Answer::OwnHistory(self.deps.node.own_history().await),
+        }
+    }
+
+    async fn perform(&mut self, effect: &Effect) -> Outcome {
+        let store = &self.deps.store;
+        match effect {
+            Effect::AcquireLeader => self.keeper.acquire().await,
+            Effect::RenewLeader => self.keeper.renew().await,
+            Effect::ReleaseLeader => self.keeper.release().await,
+            Effect::TouchMember(member) => outcome(store.touch_member(member).await, |()| Outcome::Done),
+            Effect::DeleteMember => outcome(store.delete_member(&self.node.name).await, |()| Outcome::Done),
+            Effect::Put { key, value, guard } => {
+                outcome(store.put(key, value, guard_of(*guard)).await, Outcome::Written)
+            }
+            Effect::Delete { key, guard } => outcome(store.delete(key, guard_of(*guard)).await, |()| Outcome::Done),
+            Effect::StartTask(task) => match self.tasks.start(task.clone(), self.deps.clock.now()) {
+                Ok(()) => Outcome::Done,
+                Err(why) => Outcome::Failed(why),
+            },
+            Effect::CancelTask => {
+                self.tasks.cancel();
+                Outcome::Done
+            }
+            Effect::Callback(action, role) => {
+                self.deps.callbacks.run(*action, *role, &self.node.scope);
+                Outcome::Done
+            }
+            Effect::SyncSlots(wanted) => match self.deps.node.sync_slots(wanted).await {
+                Ok(()) => Outcome::Done,
+                Err(why) => {
+                    tracing::warn!("failed to adjust replication slots: {why}");
+                    Outcome::Failed(why)
+                }
+            },
+            Effect::Disarm => {
+                self.deps.fence.disarm().await;
+                Outcome::Done
+            }
+            Effect::Answer(id, answer) => {
+                if let Some((_, reply)) = self.waiting.remove(id) {
+                    // Nobody waits any more when the client went away.
+                    let _ = reply.send(answer.clone());
+                }
+                Outcome::Done
+            }
+        }
+    }
+}
+
+/// Steps that must rest on a fresh look.
+fn irreversible(effect: &Effect) -> bool {
+    matches!(effect, Effect::AcquireLeader | Effect::StartTask(_) | Effect::Delete { .. })
+}
+
+fn outcome<T>(result: Result<T, StoreError>, done: impl FnOnce(T) -> Outcome) -> Outcome {
+    match result {
+        Ok(value) => done(value),
+        Err(StoreError::Rejected(why)) => Outcome::Rejected(why),
+        Err(StoreError::Unreachable(why)) => Outcome::Unreachable(why),
+    }
+}
+
+fn guard_of(guard: WriteGuard) -> Guard {
+    match guard {
+        WriteGuard::None => Guard::None,
+        WriteGuard::Absent => Guard::Absent,
+        WriteGuard::Version(version) => Guard::Version(version),
+    }
+}

@@ -1,0 +1,166 @@
+//! Long work beside the loop: one task at a time, numbered, cancellable, reporting into a slot that the loop reads.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use ha::step::{StopMode, Task};
+use ha::view::{FinishedTask, Progress, RunningTask};
+use model::BootTime;
+use tokio::sync::{Notify, watch};
+
+use crate::Deps;
+use crate::ports::{Node, StartAs, TaskHandle};
+
+/// How long a start of a standby may take before the task ends and the loop watches it instead.
+const STANDBY_START_TIMEOUT: Duration = Duration::from_secs(60);
+/// How long the checkpoint before a stop may take; it is only there to make the stop short.
+const CHECKPOINT_BEFORE_STOP: Duration = Duration::from_secs(300);
+
+struct Running {
+    task: RunningTask,
+    cancel: watch::Sender<bool>,
+}
+
+#[derive(Default)]
+struct Slot {
+    next_id: u64,
+    running: Option<Running>,
+    finished: Option<FinishedTask>,
+}
+
+/// The task slot of one agent.
+pub struct Tasks {
+    deps: Deps,
+    slot: Arc<Mutex<Slot>>,
+    wake: Arc<Notify>,
+}
+
+fn lock(slot: &Mutex<Slot>) -> std::sync::MutexGuard<'_, Slot> {
+    // Every update is a plain assignment: the slot is sound even if a holder panicked.
+    slot.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Tasks {
+    /// An empty slot; `wake` is notified when a task reports something.
+    pub fn new(deps: Deps, wake: Arc<Notify>) -> Tasks {
+        Tasks { deps, slot: Arc::default(), wake }
+    }
+
+    /// The task that runs, with its progress.
+    pub fn running(&self) -> Option<RunningTask> {
+        lock(&self.slot).running.as_ref().map(|running| running.task.clone())
+    }
+
+    /// The task that ended and whose end no cycle has seen yet.
+    pub fn finished(&self) -> Option<FinishedTask> {
+        lock(&self.slot).finished.clone()
+    }
+
+    /// A cycle has seen that this task ended.
+    pub fn forget_finished(&self, id: u64) {
+        let mut slot = lock(&self.slot);
+        if slot.finished.as_ref().is_some_and(|finished| finished.id == id) {
+            slot.finished = None;
+        }
+    }
+
+    /// Tells the running task to stop.
+    pub fn cancel(&self) {
+        if let Some(running) = &lock(&self.slot).running {
+            running.cancel.send_replace(true);
+        }
+    }
+
+    /// Starts a task; refused while one runs.
+    pub fn start(&self, task: Task, now: BootTime) -> Result<(), String> {
+        let (cancel, cancelled) = watch::channel(false);
+        let id = {
+            let mut slot = lock(&self.slot);
+            if let Some(running) = &slot.running {
+                return Err(format!("task {} is still running", running.task.id));
+            }
+            slot.next_id += 1;
+            let id = slot.next_id;
+            slot.running =
+                Some(Running { task: RunningTask { id, task: task.clone(), since: now, progress: None }, cancel });
+            id
+        };
+        let (slot, wake) = (self.slot.clone(), self.wake.clone());
+        let progress = move |progress: Progress| {
+            if let Some(running) = lock(&slot).running.as_mut().filter(|running| running.task.id == id) {
+                running.task.progress = Some(progress);
+            }
+            wake.notify_one();
+        };
+        let handle = TaskHandle { cancelled, progress: Arc::new(progress) };
+        let (deps, slot, wake) = (self.deps.clone(), self.slot.clone(), self.wake.clone());
+        self.deps.spawner.spawn(Box::pin(async move {
+            let outcome = execute(&deps, &task, &handle).await;
+            let mut slot = lock(&slot);
+            if slot.running.as_ref().is_some_and(|running| running.task.id == id) {
+                slot.running = None;
+                slot.finished = Some(FinishedTask { id, task, outcome });
+            }
+            drop(slot);
+            wake.notify_one();
+        }));
+        Ok(())
+    }
+}
+
+async fn execute(deps: &Deps, task: &Task, handle: &TaskHandle) -> Result<(), String> {
+    let node = deps.node.as_ref();
+    match task {
+        Task::Bootstrap => bootstrap(node, handle).await,
+        Task::Clone { source, basebackup_only } => node.clone_from(source.as_ref(), *basebackup_only, handle).await,
+        Task::StartPrimary { timeout, proof } => {
+            if !proof.is_valid(deps.clock.now()) {
+                return Err("the lease ended before PostgreSQL could be started as primary".to_owned());
+            }
+            node.start(StartAs::Primary, *timeout, handle).await
+        }
+        Task::StartStandby { upstream } => {
+            node.start(StartAs::Standby(upstream.clone()), STANDBY_START_TIMEOUT, handle).await
+        }
+        Task::Repoint { upstream } => node.repoint(upstream.as_ref(), handle).await,
+        Task::Rewind { source } => node.rewind(source, handle).await,
+        Task::CrashRecovery => node.crash_recovery(handle).await,
+        Task::RemoveDataDir => node.remove_data_dir().await,
+        Task::Stop { mode, checkpoint, .. } => {
+            if *checkpoint {
+                let bounded = tokio::time::timeout(CHECKPOINT_BEFORE_STOP, node.checkpoint()).await;
+                if let Ok(Err(why)) = bounded {
+                    tracing::warn!("the checkpoint before stopping failed: {why}");
+                }
+            }
+            node.stop(*mode, handle).await
+        }
+        Task::Promote { proof } => {
+            let (proof, clock) = (*proof, deps.clock.clone());
+            node.promote(&move || proof.is_valid(clock.now()), handle).await
+        }
+        Task::Restart { timeout, .. } => {
+            node.stop(StopMode::Fast, handle).await?;
+            node.start(StartAs::AsConfigured, *timeout, handle).await
+        }
+        Task::Checkpoint => node.checkpoint().await,
+    }
+}
+
+/// A new cluster; what a failure leaves is stopped and put aside.
+async fn bootstrap(node: &dyn Node, handle: &TaskHandle) -> Result<(), String> {
+    let result = async {
+        node.initdb(handle).await?;
+        node.start(StartAs::Primary, STANDBY_START_TIMEOUT, handle).await?;
+        node.post_bootstrap(handle).await
+    }
+    .await;
+    if result.is_err() {
+        for cleared in [node.stop(StopMode::Immediate, handle).await, node.move_data_dir_aside().await] {
+            if let Err(why) = cleared {
+                tracing::error!("clearing up after the failed bootstrap: {why}");
+            }
+        }
+    }
+    result
+}

@@ -1,0 +1,143 @@
+//! An empty data directory: create the cluster, or copy a member.
+
+use model::pg::Unfinished;
+use model::{ClusterView, Key, Member, MemberState, Role};
+
+use super::cycle::Cycle;
+use super::{End, Ruling, table::*};
+use crate::facts::Need;
+use crate::step::{CloneSource, Effect, StopMode, StopPurpose, Task, WriteGuard};
+
+impl Cycle<'_> {
+    pub fn bootstrap(&mut self, cluster: &ClusterView) -> Ruling {
+        self.memory.role = Role::Uninitialized;
+        if self.mine(cluster) {
+            // An empty directory has nothing to lead with.
+            self.act(Effect::ReleaseLeader)?;
+            return Ok(End::new(BOOTSTRAP_WAIT, "released leader key: the data directory is empty").wake_in_ms(500));
+        }
+        self.let_go_of_fence()?;
+        if self.paused() {
+            return Ok(End::new(PAUSED, "PAUSE: the data directory is empty"));
+        }
+        if !self.may_retry() {
+            return Ok(End::new(
+                RECOVER_BACKOFF,
+                "the last attempt to create a replica failed, waiting before the next",
+            )
+            .wake_in_ms(500));
+        }
+        if let Some(leader) = cluster.leader_name() {
+            let leader = leader.to_owned();
+            return self.clone_member(cluster, &leader);
+        }
+        match cluster.initialize.as_ref().map(|initialize| initialize.value.as_str()) {
+            None => self.create_cluster(),
+            Some("") => self.awaiting_bootstrap(cluster),
+            Some(_) if self.view.node.clones_without_leader => {
+                self.start(Task::Clone { source: None, basebackup_only: false })?;
+                Ok(End::new(BOOTSTRAP_CLONE, "trying to bootstrap (without leader)"))
+            }
+            Some(_) => Ok(End::new(BOOTSTRAP_WAIT, "waiting for leader to bootstrap")),
+        }
+    }
+
+    fn create_cluster(&mut self) -> Ruling {
+        if self.view.node.tags.nofailover() {
+            return Ok(End::new(BOOTSTRAP_WAIT, "waiting for leader to bootstrap: this node has the tag nofailover"));
+        }
+        if !self.view.node.may_bootstrap {
+            return Ok(End::new(BOOTSTRAP_WAIT, "waiting for leader to bootstrap: this node has no bootstrap section"));
+        }
+        let claim = Effect::Put { key: Key::Initialize, value: String::new(), guard: WriteGuard::Absent };
+        if !self.act(claim)?.succeeded() {
+            return Ok(End::new(BOOTSTRAP_WAIT, "failed to acquire initialize lock").wake_in_ms(1000));
+        }
+        self.start(Task::Bootstrap)?;
+        Ok(End::new(BOOTSTRAP_NEW, "trying to bootstrap a new cluster"))
+    }
+
+    /// Somebody claimed the bootstrap. Where it was this node before a crash, or where nobody is at it any more, the
+    /// claim is freed.
+    fn awaiting_bootstrap(&mut self, cluster: &ClusterView) -> Ruling {
+        let version = cluster.initialize.as_ref().map_or(0, |initialize| initialize.version);
+        let free = Effect::Delete { key: Key::Initialize, guard: WriteGuard::Version(version) };
+        if self.view.pg.unfinished == Some(Unfinished::Bootstrap) {
+            self.act(free)?;
+            return Ok(
+                End::new(BOOTSTRAP_WAIT, "freed the initialize key of this node's interrupted bootstrap").wake_in_ms(1)
+            );
+        }
+        let busy = |member: &Member| {
+            let state = MemberState::parse(&member.state);
+            matches!(state, Some(MemberState::Initdb | MemberState::CustomBootstrap | MemberState::BootstrapStarting))
+                || (member.name != self.me() && member.is_running())
+        };
+        if cluster.members.iter().any(busy) {
+            self.memory.abandoned_bootstrap_since = None;
+            return Ok(End::new(BOOTSTRAP_WAIT, "waiting for leader to bootstrap"));
+        }
+        let since = *self.memory.abandoned_bootstrap_since.get_or_insert(self.view.now);
+        if self.view.now.since(since) > 2 * self.view.settings.ttl {
+            self.memory.abandoned_bootstrap_since = None;
+            self.act(free)?;
+            return Ok(End::new(BOOTSTRAP_WAIT, "freed the initialize key: no member is bootstrapping").wake_in_ms(1));
+        }
+        Ok(End::new(BOOTSTRAP_WAIT, "waiting for leader to bootstrap").wake_in_ms(1000))
+    }
+
+    /// Copies a running member that offers itself, or the leader.
+    pub fn clone_member(&mut self, cluster: &ClusterView, leader: &str) -> Ruling {
+        let from_leader = self.memory.reinit == Some(true);
+        let offers = |member: &&Member| {
+            !from_leader
+                && member.tags.clonefrom()
+                && member.is_running()
+                && member.name != leader
+                && member.name != self.me()
+        };
+        let source = cluster.members.iter().find(offers).or_else(|| cluster.member(leader));
+        let Some(source) = source.and_then(|member| self.clone_source(member)) else {
+            return Ok(End::new(BOOTSTRAP_WAIT, format!("waiting for leader '{leader}' to publish its address"))
+                .wake_in_ms(1000));
+        };
+        let role = if source.name == leader { "leader" } else { "replica" };
+        let text = format!("trying to bootstrap from {role} '{}'", source.name);
+        self.start(Task::Clone { source: Some(source), basebackup_only: from_leader })?;
+        Ok(End::new(BOOTSTRAP_CLONE, text))
+    }
+
+    fn clone_source(&self, member: &Member) -> Option<CloneSource> {
+        let address = member.pg_address()?;
+        Some(CloneSource { name: member.name.clone(), upstream: model::pg::Upstream { address, slot: None } })
+    }
+
+    /// The bootstrap task of this node ended: record the new cluster and lead it, or clear up.
+    pub fn bootstrap_ended(&mut self, cluster: &ClusterView) -> Need<Option<End>> {
+        let Some(finished) = self.view.finished.as_ref().filter(|finished| finished.task == Task::Bootstrap) else {
+            return Ok(None);
+        };
+        if let Err(why) = &finished.outcome {
+            self.act(Effect::Delete { key: Key::Initialize, guard: WriteGuard::None })?;
+            return Ok(Some(End::new(BOOTSTRAP_FAILED, format!("failed to bootstrap the cluster: {why}")).exit(1)));
+        }
+        let put = |key, value: &str| Effect::Put { key, value: value.to_owned(), guard: WriteGuard::None };
+        if let Some(id) = self.view.pg.system_id() {
+            self.act(put(Key::Initialize, id))?;
+        }
+        if cluster.config.is_none() {
+            self.act(put(Key::Config, &self.view.node.initial_config))?;
+        }
+        self.memory.disarmed = false;
+        if !self.act(Effect::AcquireLeader)?.succeeded() {
+            self.stop(StopMode::Immediate, StopPurpose::Demote)?;
+            return Ok(Some(End::new(
+                RACE_LOST,
+                "somebody else took the leader lock of the new cluster, stopping PostgreSQL",
+            )));
+        }
+        self.memory.divergence = crate::memory::Divergence::Fits;
+        self.announce_start()?;
+        Ok(Some(End::new(BOOTSTRAP_DONE, "initialized a new cluster").wake_in_ms(1)))
+    }
+}

@@ -1,0 +1,160 @@
+//! Who may lead: comparing this node with its peers.
+
+use model::peer::{PeerAnswer, PeerStatus};
+use model::{ClusterView, Lsn, Member, Timeline};
+
+use super::cycle::Cycle;
+use crate::facts::{Answer, Need};
+use crate::step::{PeerAddress, Probe};
+
+impl Cycle<'_> {
+    /// Asks these members, in parallel, once per cycle.
+    fn poll<'m>(&self, members: impl Iterator<Item = &'m Member>) -> Need<Vec<PeerStatus>> {
+        let me = self.me();
+        let mut peers: Vec<PeerAddress> = members
+            .filter(|member| member.name != me)
+            .filter_map(|member| Some(PeerAddress { name: member.name.clone(), api_url: member.api_url.clone()? }))
+            .collect();
+        peers.sort_by(|a, b| a.name.cmp(&b.name));
+        peers.dedup_by(|a, b| a.name == b.name);
+        if peers.is_empty() {
+            return Ok(Vec::new());
+        }
+        match self.facts.ask(Probe::Peers(peers))? {
+            Answer::Peers(statuses) => Ok(statuses.clone()),
+            _ => Ok(Vec::new()),
+        }
+    }
+
+    /// The WAL position this node would bring into a race.
+    fn own_position(&self) -> Lsn {
+        self.view.pg.server.as_ref().and_then(|server| server.wal_position()).unwrap_or_default()
+    }
+
+    pub fn own_timeline(&self) -> Option<Timeline> {
+        self.view.pg.server.as_ref().and_then(|server| server.timeline)
+    }
+
+    /// Behind the last position the leader published by more than the limit.
+    fn lags(&self, cluster: &ClusterView, position: Lsn) -> bool {
+        let published = cluster.status.optime.unwrap_or_default();
+        published.bytes_since(position) > self.view.settings.maximum_lag_on_failover_bytes
+    }
+
+    /// Why this node must not take the lock; `None` when it is the healthiest (compatibility.md, 7.5). Where an operator
+    /// named this node (`manual`), positions are not compared.
+    pub fn unfit_to_lead(&self, cluster: &ClusterView, manual: bool) -> Need<Option<String>> {
+        if self.view.fence.failed {
+            return Ok(Some("fencing is required and does not work".to_owned()));
+        }
+        let known = self.memory.healthy_cluster.as_deref();
+        let members = cluster.members.iter().chain(known.into_iter().flat_map(|known| &known.members));
+        let old_leader = known.and_then(|known| known.leader_name());
+        if let Some(sync) = cluster.sync.as_ref().map(|sync| &sync.value) {
+            let listed = |name: &str| {
+                sync.leader.as_deref() == Some(name)
+                    || sync.members.iter().any(|member| member.eq_ignore_ascii_case(name))
+            };
+            if sync.quorum == 0 && !sync.members.is_empty() && !listed(self.me()) {
+                return Ok(Some("this node is not a synchronous standby and may lack acknowledged commits".to_owned()));
+            }
+        }
+        let position = self.own_position();
+        if !manual && self.lags(cluster, position) {
+            let published = cluster.status.optime.unwrap_or_default();
+            return Ok(Some(format!(
+                "my wal position {position} is {} bytes behind the last known position {published} of the leader, more than maximum_lag_on_failover {}",
+                published.bytes_since(position),
+                self.view.settings.maximum_lag_on_failover_bytes
+            )));
+        }
+        if (self.view.settings.check_timeline || self.view.pg.is_primary())
+            && let Some(expected) = cluster.timeline()
+            && self.own_timeline().is_none_or(|timeline| timeline < expected)
+        {
+            return Ok(Some(format!("my timeline is behind the cluster's timeline {expected}")));
+        }
+        let eligible = members.filter(|member| !member.tags.nofailover());
+        let statuses = self.poll(eligible)?;
+        let answers = statuses.iter().filter_map(|status| Some((status.name.as_str(), status.answer.as_ref()?)));
+        let mut objections = answers.filter_map(|(name, answer)| {
+            if manual {
+                return (!answer.in_recovery).then(|| format!("primary ({name}) is still alive"));
+            }
+            self.beaten_by(name, answer, position, old_leader)
+        });
+        Ok(objections.next())
+    }
+
+    fn beaten_by(&self, name: &str, peer: &PeerAnswer, position: Lsn, old_leader: Option<&str>) -> Option<String> {
+        if peer.tags.nofailover() || peer.watchdog_failed {
+            return None;
+        }
+        if !peer.in_recovery {
+            return Some(format!("primary ({name}) is still alive"));
+        }
+        if let (Some(mine), Some(theirs)) = (self.own_timeline(), peer.timeline)
+            && mine < theirs
+            && self.view.settings.check_timeline
+        {
+            return Some(format!("{name} is on a newer timeline {theirs}"));
+        }
+        if peer.wal > position {
+            return Some(format!("wal position of {name} {} is ahead of my wal position {position}", peer.wal));
+        }
+        let priority = self.view.node.tags.failover_priority();
+        let outranked = peer.wal == position && peer.wal.is_valid() && peer.tags.failover_priority() > priority;
+        (outranked && old_leader != Some(name)).then(|| {
+            format!(
+                "{name} has the same wal position and a higher priority of {} than my priority of {priority}",
+                peer.tags.failover_priority()
+            )
+        })
+    }
+
+    /// Members other than this one that could be promoted, as far as their records and answers tell.
+    fn able_peers(&self, cluster: &ClusterView, named: Option<&str>) -> Need<Vec<(String, PeerAnswer)>> {
+        let sync = cluster.sync.as_ref().map(|sync| &sync.value).filter(|sync| !sync.members.is_empty());
+        let members = cluster.members.iter().filter(|member| {
+            !member.tags.nofailover()
+                && named.is_none_or(|name| name == member.name)
+                && sync.is_none_or(|sync| sync.members.iter().any(|listed| listed.eq_ignore_ascii_case(&member.name)))
+        });
+        let statuses = self.poll(members)?;
+        let able = statuses.into_iter().filter_map(|status| Some((status.name, status.answer?)));
+        Ok(able.filter(|(_, answer)| !answer.tags.nofailover() && !answer.watchdog_failed).collect())
+    }
+
+    /// Somebody reachable could be promoted without losing more than the limit.
+    pub fn someone_can_take_over(&self, cluster: &ClusterView) -> Need<bool> {
+        let able = self.able_peers(cluster, None)?;
+        Ok(able.iter().any(|(_, answer)| answer.in_recovery && !self.lags(cluster, answer.wal)))
+    }
+
+    /// A member that is asked for, or any where none is named, could take over now; the reason if not.
+    pub fn candidate_exists(&self, cluster: &ClusterView, named: Option<&str>) -> Need<Result<(), String>> {
+        let able = self.able_peers(cluster, named)?;
+        if able.is_empty() {
+            return Ok(Err("no candidate answers, or all have the tag nofailover".to_owned()));
+        }
+        let own_timeline = self.own_timeline();
+        let good = able.iter().any(|(_, answer)| {
+            let timeline_fits = !self.view.settings.check_timeline || answer.timeline >= own_timeline;
+            answer.in_recovery && !self.lags(cluster, answer.wal) && timeline_fits
+        });
+        Ok(if good { Ok(()) } else { Err("every candidate lags too far behind".to_owned()) })
+    }
+
+    /// A standby that may be promoted has everything up to `checkpoint`. A requested candidate must itself have it.
+    pub fn candidate_has(&self, cluster: &ClusterView, checkpoint: Lsn) -> Need<bool> {
+        let requested = cluster.failover.as_ref().filter(|failover| failover.value.scheduled_at.is_none());
+        let named = requested.and_then(|failover| failover.value.candidate.as_deref());
+        let able = self.able_peers(cluster, named)?;
+        Ok(able.iter().any(|(_, answer)| answer.in_recovery && answer.wal >= checkpoint))
+    }
+
+    /// The named member answers and may be promoted.
+    pub fn can_be_promoted(&self, cluster: &ClusterView, name: &str) -> Need<bool> {
+        Ok(!self.able_peers(cluster, Some(name))?.is_empty())
+    }
+}

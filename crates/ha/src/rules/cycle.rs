@@ -1,0 +1,253 @@
+//! The order of a cycle.
+
+use model::pg::{DataDir, Postmaster, Unfinished};
+use model::{ClusterView, Key, cluster};
+
+use super::{End, Ruling, table::*};
+use crate::facts::{Facts, Need};
+use crate::memory::{Divergence, Memory};
+use crate::step::{Effect, Outcome, StopMode, StopPurpose, Task, WriteGuard};
+use crate::view::{LeaseView, StoreView, View};
+
+/// One cycle under way: what is seen, what has been done, and the carry-over as it will be.
+pub(crate) struct Cycle<'a> {
+    pub view: &'a View,
+    pub facts: &'a Facts,
+    pub memory: Memory,
+}
+
+impl<'a> Cycle<'a> {
+    pub fn run(&mut self) -> Ruling {
+        self.absorb_finished()?;
+        let end = self.settle()?;
+        self.publish()?;
+        Ok(end)
+    }
+
+    /// The main rules, in order.
+    fn settle(&mut self) -> Ruling {
+        if self.view.shutdown {
+            return self.shut_down();
+        }
+        let cluster = match &self.view.store {
+            StoreView::Unreachable(why) => return self.store_lost(why),
+            StoreView::Read(cluster) => cluster.as_ref(),
+        };
+        self.remember(cluster);
+        self.answer_requests(cluster)?;
+        if self.view.task.is_some() {
+            return self.task_running(cluster);
+        }
+        if let Some(end) = self.bootstrap_ended(cluster)? {
+            return Ok(end);
+        }
+        if let Some(end) = self.unusable_data_dir(cluster)? {
+            return Ok(end);
+        }
+        if self.memory.reinit.is_some() && !self.mine(cluster) {
+            return self.reinitialize(cluster);
+        }
+        if self.must_clone() {
+            return self.bootstrap(cluster);
+        }
+        if let Some(end) = self.wrong_cluster(cluster)? {
+            return Ok(end);
+        }
+        match self.view.pg.postmaster {
+            Postmaster::Unknown => self.keep_waiting(cluster, POSTMASTER_UNKNOWN, "the state of PostgreSQL is unknown"),
+            Postmaster::Absent => self.recover(cluster),
+            Postmaster::Starting => self.starting(cluster),
+            Postmaster::Stopping => self.keep_waiting(cluster, STARTING, "PostgreSQL is stopping"),
+            Postmaster::Running => self.running(cluster),
+        }
+    }
+
+    fn running(&mut self, cluster: &ClusterView) -> Ruling {
+        self.memory.starting_since = None;
+        self.announce_start()?;
+        if self.view.pg.server.is_none() {
+            return self.keep_waiting(cluster, NO_ANSWER, "PostgreSQL does not answer, keeping the last known role");
+        }
+        match cluster.leader_name() {
+            None => self.race(cluster),
+            Some(name) if name == self.me() => self.lead(cluster),
+            Some(_) => self.follow(cluster),
+        }
+    }
+
+    // Vocabulary of the rules.
+
+    pub fn me(&self) -> &'a str {
+        &self.view.node.name
+    }
+
+    /// The leader key holds this node's name.
+    pub fn mine(&self, cluster: &ClusterView) -> bool {
+        cluster.leader_name() == Some(self.me())
+    }
+
+    pub fn paused(&self) -> bool {
+        self.view.settings.pause
+    }
+
+    pub fn act(&self, effect: Effect) -> Need<&'a Outcome> {
+        self.facts.act(effect)
+    }
+
+    pub fn start(&self, task: Task) -> Need<&'a Outcome> {
+        self.facts.act(Effect::StartTask(task))
+    }
+
+    pub fn stop(&self, mode: StopMode, purpose: StopPurpose) -> Need<&'a Outcome> {
+        self.start(Task::Stop { mode, checkpoint: false, purpose })
+    }
+
+    /// Gives the lock away if the store says it is ours.
+    pub fn release_if_mine(&mut self, cluster: &ClusterView) -> Need<()> {
+        if self.mine(cluster) {
+            self.act(Effect::ReleaseLeader)?;
+        }
+        Ok(())
+    }
+
+    /// Nothing of ours is writable: the fence must not kill a standby.
+    pub fn let_go_of_fence(&mut self) -> Need<()> {
+        if !self.memory.disarmed {
+            self.act(Effect::Disarm)?;
+            self.memory.disarmed = true;
+        }
+        Ok(())
+    }
+
+    /// Keeps the lease in situations that are neither good nor bad enough to change anything.
+    pub fn keep_waiting(&mut self, cluster: &ClusterView, rule: RuleId, why: &str) -> Ruling {
+        if self.mine(cluster) && !self.paused() {
+            self.memory.disarmed = false;
+            self.act(Effect::RenewLeader)?;
+        }
+        Ok(End::new(rule, why).wake_in_ms(500))
+    }
+
+    /// Carries over what later cycles need of this view.
+    fn remember(&mut self, cluster: &ClusterView) {
+        if cluster.leader.is_some() {
+            self.memory.healthy_cluster = Some(Box::new(cluster.clone()));
+            if !self.mine(cluster) {
+                self.memory.handed_over_at = None;
+            }
+        }
+        if self.memory.paused && !self.paused() {
+            self.memory.divergence = Divergence::Unchecked;
+        }
+        self.memory.paused = self.paused();
+        if self.view.pg.unfinished == Some(Unfinished::Rewind) && self.memory.divergence == Divergence::Fits {
+            self.memory.divergence = Divergence::Diverged;
+        }
+    }
+
+    /// The data directory is empty, or holds what an interrupted clone or bootstrap left.
+    pub fn must_clone(&self) -> bool {
+        self.view.pg.data_dir == DataDir::Empty
+            || matches!(self.view.pg.unfinished, Some(Unfinished::Clone | Unfinished::Bootstrap))
+    }
+
+    fn unusable_data_dir(&mut self, cluster: &ClusterView) -> Need<Option<End>> {
+        match &self.view.pg.data_dir {
+            DataDir::Unreadable(why) => {
+                self.release_if_mine(cluster)?;
+                Ok(Some(End::new(DATA_DIR_UNREADABLE, format!("the data directory cannot be read: {why}"))))
+            }
+            DataDir::Incomplete if self.view.pg.unfinished.is_none() => {
+                self.release_if_mine(cluster)?;
+                let text = "the data directory is neither empty nor a PostgreSQL cluster; remove it or point data_dir elsewhere";
+                Ok(Some(End::new(DATA_DIR_FOREIGN, text)))
+            }
+            _ => Ok(None),
+        }
+    }
+
+    /// Compares the system identifier with the cluster's; writes the key where only a primary may.
+    fn wrong_cluster(&mut self, cluster: &ClusterView) -> Need<Option<End>> {
+        let Some(local) = self.view.pg.system_id().filter(|id| cluster::is_system_id(id)) else {
+            return Ok(None);
+        };
+        let write = |value: &str, guard| Effect::Put { key: Key::Initialize, value: value.to_owned(), guard };
+        match cluster.system_id() {
+            Some(id) if id == local => Ok(None),
+            Some(id) if self.paused() => {
+                self.release_if_mine(cluster)?;
+                let text = format!(
+                    "system ID has changed while in paused mode: {id} in the store, {local} in the data directory"
+                );
+                Ok(Some(End::new(WRONG_CLUSTER, text)))
+            }
+            Some(id) => {
+                let text =
+                    format!("system ID mismatch, node {} belongs to a different cluster: {id} != {local}", self.me());
+                Ok(Some(End::new(WRONG_CLUSTER, text).exit(1)))
+            }
+            None if self.mine(cluster) => {
+                self.act(write(local, WriteGuard::None))?;
+                Ok(None)
+            }
+            None if cluster.leader.is_some() || self.paused() => Ok(None),
+            None => {
+                let known_before =
+                    self.memory.healthy_cluster.as_ref().and_then(|known| known.system_id()) == Some(local);
+                let standby = self.view.pg.recovery_configured || self.view.pg.is_standby();
+                if standby && !known_before {
+                    let text =
+                        "the store does not know this cluster and this node is a standby: waiting for the primary";
+                    return Ok(Some(End::new(STORE_WIPED, text)));
+                }
+                let version = cluster.initialize.as_ref().map(|initialize| initialize.version);
+                let guard = version.map_or(WriteGuard::Absent, WriteGuard::Version);
+                match self.act(write(local, guard))? {
+                    outcome if outcome.succeeded() => Ok(None),
+                    _ => Ok(Some(End::new(STORE_WIPED, "waiting for the initialize key").wake_in_ms(500))),
+                }
+            }
+        }
+    }
+
+    /// PostgreSQL is starting and no task of ours awaits it.
+    fn starting(&mut self, cluster: &ClusterView) -> Ruling {
+        let since = *self.memory.starting_since.get_or_insert(self.view.now);
+        if !self.mine(cluster) || self.paused() {
+            return Ok(End::new(STARTING, "PostgreSQL is still starting up").wake_in_ms(500));
+        }
+        self.memory.disarmed = false;
+        match self.act(Effect::RenewLeader)? {
+            Outcome::Rejected(_) => {
+                self.stop(StopMode::Immediate, StopPurpose::Demote)?;
+                return Ok(End::new(LEAD_LOST, "lost leader lock during start, stopping PostgreSQL"));
+            }
+            outcome if !outcome.succeeded() && !self.view.holds_lease() => {
+                self.stop(StopMode::Immediate, StopPurpose::Demote)?;
+                return Ok(End::new(LEAD_LOST, "lease ended during start, stopping PostgreSQL"));
+            }
+            _ => {}
+        }
+        if self.view.now.since(since) > self.view.settings.primary_start_timeout
+            && self.someone_can_take_over(cluster)?
+        {
+            self.stop(StopMode::Immediate, StopPurpose::Demote)?;
+            self.act(Effect::ReleaseLeader)?;
+            return Ok(End::new(RECOVER_GIVE_UP, "stopped PostgreSQL because it took too long to start"));
+        }
+        Ok(End::new(STARTING, "PostgreSQL is still starting up, keeping the leader lock").wake_in_ms(500))
+    }
+
+    /// The lease is about to end: less than the margin in which a fast stop should fit.
+    pub fn lease_is_ending(&self) -> bool {
+        match self.view.lease {
+            LeaseView::Held(deadline) => deadline.since(self.view.now) <= self.demote_margin(),
+            LeaseView::None | LeaseView::Lost => true,
+        }
+    }
+
+    /// How long before the end of the lease a primary without the store stops.
+    pub fn demote_margin(&self) -> std::time::Duration {
+        self.view.settings.ttl / 5
+    }
+}

@@ -1,0 +1,150 @@
+//! Does the local history fit the leader's? Decided with timelines and positions alone (compatibility.md, 7.12).
+
+use model::pg::{ControlState, Postmaster, Upstream};
+use model::{ClusterView, Lsn, Timeline};
+
+use super::cycle::Cycle;
+use super::{End, table::*};
+use crate::facts::{Answer, Need};
+use crate::memory::Divergence;
+use crate::step::{Probe, ServerPosition};
+
+/// Where the local data directory ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LocalPosition {
+    /// Timeline of the last WAL.
+    pub timeline: Timeline,
+    /// Standby: the last position replayed, or the minimum recovery point. Former primary: start of its last
+    /// checkpoint record.
+    pub lsn: Lsn,
+    /// It was a primary: the record at `lsn` was written here and must be part of the leader's history.
+    pub was_primary: bool,
+}
+
+/// True when the leader's history contains everything local. `false`: local WAL exists that the leader does not have.
+///
+/// A standby may be exactly at the switchpoint. A former primary's last record starts at its position, so the
+/// switchpoint must lie behind it; records are copied whole, so a later switchpoint includes it.
+pub fn compare_histories(local: LocalPosition, leader: &ServerPosition) -> bool {
+    if local.timeline >= leader.timeline {
+        return local.timeline == leader.timeline;
+    }
+    match leader.history.iter().find(|switch| switch.timeline == local.timeline) {
+        Some(switch) if local.was_primary => local.lsn < switch.switchpoint,
+        Some(switch) => local.lsn <= switch.switchpoint,
+        None => false,
+    }
+}
+
+impl Cycle<'_> {
+    /// Where the local data ends; `None` when that is not known, or not final (a crash left WAL to be replayed).
+    fn local_position(&self) -> Option<LocalPosition> {
+        if self.view.pg.postmaster == Postmaster::Running {
+            let server = self.view.pg.server.as_ref()?;
+            return Some(LocalPosition {
+                timeline: server.timeline?,
+                lsn: server.replay_lsn.or(server.flush_lsn)?,
+                was_primary: false,
+            });
+        }
+        let control = self.view.pg.control.as_ref()?;
+        let standby = |timeline, lsn| Some(LocalPosition { timeline, lsn, was_primary: false });
+        match control.state {
+            ControlState::ShutDown => {
+                Some(LocalPosition { timeline: control.timeline, lsn: control.checkpoint, was_primary: true })
+            }
+            ControlState::ShutDownInRecovery | ControlState::InArchiveRecovery if control.min_recovery.is_valid() => {
+                standby(control.min_recovery_timeline, control.min_recovery)
+            }
+            ControlState::ShutDownInRecovery | ControlState::InArchiveRecovery => {
+                standby(control.timeline, control.checkpoint)
+            }
+            _ => None,
+        }
+    }
+
+    /// Timeline the leader publishes, where it does.
+    fn leader_timeline(&self, cluster: &ClusterView) -> Option<Timeline> {
+        cluster.leader_member().and_then(|member| member.timeline)
+    }
+
+    /// Checks the local history against the leader's, once per leader and timeline. `Some(end)`: wait for the leader.
+    pub fn check_divergence(&mut self, cluster: &ClusterView, leader: &Upstream) -> Need<Option<End>> {
+        let against = (cluster.leader_name().unwrap_or_default().to_owned(), self.leader_timeline(cluster));
+        if self.memory.checked_against.as_ref() != Some(&against) && self.memory.divergence == Divergence::Fits {
+            self.memory.divergence = Divergence::Unchecked;
+        }
+        if self.memory.divergence != Divergence::Unchecked {
+            return Ok(None);
+        }
+        let streaming = self.view.pg.server.as_ref().is_some_and(|server| {
+            server.receiver_status.as_deref() == Some("streaming")
+                && server.timeline.is_some()
+                && server.timeline == against.1
+        });
+        if streaming {
+            self.memory.divergence = Divergence::Fits;
+            self.memory.checked_against = Some(against);
+            return Ok(None);
+        }
+        let wait = |why: String| Ok(Some(End::new(REWIND_WAIT, why).wake_in_ms(500)));
+        let Some(local) = self.local_position() else {
+            return Ok(None);
+        };
+        let probe = Probe::Server(Upstream { address: leader.address.clone(), slot: None });
+        let position = match self.facts.ask(probe)? {
+            Answer::Server(Ok(position)) => position,
+            Answer::Server(Err(why)) => return wait(format!("cannot compare histories with the leader yet: {why}")),
+            _ => return Ok(None),
+        };
+        if position.in_recovery {
+            return wait("waiting for the leader to be promoted before comparing histories".to_owned());
+        }
+        self.memory.divergence =
+            if compare_histories(local, position) { Divergence::Fits } else { Divergence::Diverged };
+        self.memory.checked_against = Some((against.0, Some(position.timeline)));
+        Ok(None)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use model::lsn::TimelineSwitch;
+
+    fn leader(timeline: u32, switches: &[(u32, u64)]) -> ServerPosition {
+        let history = switches
+            .iter()
+            .map(|(timeline, lsn)| TimelineSwitch {
+                timeline: Timeline(*timeline),
+                switchpoint: Lsn(*lsn),
+                reason: String::new(),
+            })
+            .collect();
+        ServerPosition {
+            in_recovery: false,
+            system_id: String::new(),
+            timeline: Timeline(timeline),
+            lsn: Lsn(9999),
+            history,
+        }
+    }
+
+    #[test]
+    fn histories() {
+        for (name, timeline, lsn, was_primary, leader, fits) in [
+            ("same timeline", 1, 500, false, leader(1, &[]), true),
+            ("newer than the leader", 2, 500, false, leader(1, &[]), false),
+            ("standby before the switch", 1, 99, false, leader(2, &[(1, 100)]), true),
+            ("standby at the switch", 1, 100, false, leader(2, &[(1, 100)]), true),
+            ("standby past the switch", 1, 101, false, leader(2, &[(1, 100)]), false),
+            ("primary whose checkpoint was copied", 1, 99, true, leader(2, &[(1, 100)]), true),
+            ("primary whose checkpoint was not copied", 1, 100, true, leader(2, &[(1, 100)]), false),
+            ("two timelines behind", 1, 99, false, leader(3, &[(1, 100), (2, 200)]), true),
+            ("on a branch the leader never saw", 2, 10, false, leader(3, &[(1, 100)]), false),
+        ] {
+            let local = LocalPosition { timeline: Timeline(timeline), lsn: Lsn(lsn), was_primary };
+            assert_eq!(compare_histories(local, &leader), fits, "{name}");
+        }
+    }
+}

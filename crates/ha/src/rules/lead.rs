@@ -1,0 +1,186 @@
+//! This node holds the lock: keep it, promote, and do what only a leader does.
+
+use model::wire::{encode_history, encode_status};
+use model::{ClusterView, HistoryEntry, Key, Role, Status, Timeline};
+
+use super::cycle::Cycle;
+use super::{End, Ruling, table::*};
+use crate::facts::{Answer, Need};
+use crate::memory::{AfterPromote, Divergence};
+use crate::step::{Effect, Outcome, Probe, StopMode, StopPurpose, Task, WriteGuard};
+
+impl Cycle<'_> {
+    pub fn lead(&mut self, cluster: &ClusterView) -> Ruling {
+        if self.paused() && !self.view.pg.is_primary() && !self.candidate_of(cluster) {
+            self.act(Effect::ReleaseLeader)?;
+            self.let_go_of_fence()?;
+            return Ok(End::new(PAUSED, "PAUSE: released leader lock because PostgreSQL is not running as primary"));
+        }
+        self.memory.disarmed = false;
+        match self.act(Effect::RenewLeader)? {
+            Outcome::Leased(_) => self.lead_with_lease(cluster, ""),
+            Outcome::Rejected(_) => self.lost_lock("lost the leader lock"),
+            _ if self.lease_is_ending() => {
+                self.lost_lock("failed to update leader lock in DCS and the lease is ending")
+            }
+            Outcome::Unreachable(why) | Outcome::Failed(why) => {
+                Ok(End::new(LEAD_UNSURE, format!("failed to update leader lock, the lease is still good: {why}"))
+                    .wake_in_ms(1000))
+            }
+            _ => Ok(End::new(LEAD_UNSURE, "failed to update leader lock, the lease is still good").wake_in_ms(1000)),
+        }
+    }
+
+    fn candidate_of(&self, cluster: &ClusterView) -> bool {
+        cluster.failover.as_ref().is_some_and(|failover| failover.value.candidate.as_deref() == Some(self.me()))
+    }
+
+    fn lost_lock(&mut self, why: &str) -> Ruling {
+        if self.paused() {
+            return Ok(End::new(PAUSED, format!("PAUSE: continue to run as {}: {why}", self.memory.role.public()))
+                .wake_in_ms(1000));
+        }
+        if self.view.pg.is_primary() {
+            self.stop(StopMode::Immediate, StopPurpose::Demote)?;
+            return Ok(End::new(LEAD_LOST, format!("demoted self because {why}")));
+        }
+        Ok(End::new(LEAD_LOST, format!("not promoting because {why}")).wake_in_ms(50))
+    }
+
+    /// The lease was acquired or renewed in this cycle. `opening` starts the sentence where there is something to say.
+    pub fn lead_with_lease(&mut self, cluster: &ClusterView, opening: &str) -> Ruling {
+        if self.view.fence.failed && !self.paused() {
+            if self.view.pg.is_primary() {
+                self.stop(StopMode::Immediate, StopPurpose::Demote)?;
+            }
+            self.act(Effect::ReleaseLeader)?;
+            return Ok(End::new(LEAD_UNFENCED, "fencing is required and does not work, released the leader lock")
+                .wake_in_ms(1000));
+        }
+        if !self.view.pg.is_primary() {
+            return self.promote(cluster, opening);
+        }
+        self.memory.divergence = Divergence::Fits;
+        self.write_status(cluster)?;
+        self.restore_config(cluster)?;
+        self.write_history(cluster)?;
+        if let Some(end) = self.consider_switchover(cluster)? {
+            return Ok(end);
+        }
+        if let Some(end) = self.scheduled_restart()? {
+            return Ok(end);
+        }
+        if self.memory.promoted == AfterPromote::CheckpointPending && self.may_retry() {
+            self.start(Task::Checkpoint)?;
+            return Ok(End::new(LEAD_CHECKPOINT, "promoted self to leader, running the checkpoint after promotion"));
+        }
+        let pause = if self.paused() { "PAUSE: " } else { "" };
+        if !opening.is_empty() {
+            return Ok(End::new(RACE_WON, format!("{pause}{opening}")).wake_in_ms(1));
+        }
+        Ok(End::new(LEAD, format!("{pause}no action. I am ({}), the leader with the lock", self.me())))
+    }
+
+    fn promote(&mut self, cluster: &ClusterView, opening: &str) -> Ruling {
+        if !self.may_retry() {
+            if self.memory.retry.failures > 1 && self.someone_can_take_over(cluster)? {
+                self.act(Effect::ReleaseLeader)?;
+                self.let_go_of_fence()?;
+                return Ok(End::new(
+                    RECOVER_GIVE_UP,
+                    "released leader key: the promotion failed and another node can take over",
+                )
+                .wake_in_ms(2000));
+            }
+            return Ok(
+                End::new(RECOVER_BACKOFF, "the promotion failed, waiting before the next attempt").wake_in_ms(500)
+            );
+        }
+        let Some(proof) = self.facts.lease_proof() else {
+            return Ok(End::new(LEAD_UNSURE, "not promoting without a fresh lease").wake_in_ms(200));
+        };
+        self.memory.role = Role::Promoted;
+        self.start(Task::Promote { proof })?;
+        let text = if opening.is_empty() {
+            "promoting self because I hold the leader lock"
+        } else {
+            "promoted self to leader by acquiring session lock"
+        };
+        Ok(End::new(LEAD_PROMOTE, text))
+    }
+
+    /// Publishes the position that standbys are measured against, when it changed.
+    fn write_status(&mut self, cluster: &ClusterView) -> Need<()> {
+        let Some(position) = self.view.pg.server.as_ref().and_then(|server| server.wal_position()) else {
+            return Ok(());
+        };
+        let mut slots = self.view.pg.slot_positions();
+        slots.insert(model::slots::slot_name_from_member(self.me()), position);
+        let status = Status { optime: Some(position), slots, retain_slots: self.retained_slots(cluster) };
+        let text = encode_status(&status);
+        if self.memory.status_written.as_ref() == Some(&text) {
+            return Ok(());
+        }
+        let put = Effect::Put { key: Key::Status, value: text.clone(), guard: WriteGuard::None };
+        if self.act(put)?.succeeded() {
+            self.memory.status_written = Some(text);
+        }
+        Ok(())
+    }
+
+    /// The store lost the dynamic configuration: the leader writes back what it knows.
+    fn restore_config(&mut self, cluster: &ClusterView) -> Need<()> {
+        if cluster.config.is_none() {
+            let value = self.view.node.initial_config.clone();
+            self.act(Effect::Put { key: Key::Config, value, guard: WriteGuard::Absent })?;
+        }
+        Ok(())
+    }
+
+    /// After a change of timeline: a row for the timeline that ended.
+    fn write_history(&mut self, cluster: &ClusterView) -> Need<()> {
+        let Some(timeline) = self.own_timeline() else {
+            return Ok(());
+        };
+        let known = cluster.history.as_ref().map(|history| history.value.as_slice());
+        if timeline == Timeline(1) {
+            if known.is_none_or(|rows| !rows.is_empty()) {
+                self.act(Effect::Put { key: Key::History, value: "[]".to_owned(), guard: WriteGuard::None })?;
+            }
+            return Ok(());
+        }
+        let known = known.unwrap_or_default();
+        let complete = known.last().is_some_and(|row| row.timeline.0 + 1 == timeline.0 && row.new_leader.is_some());
+        if complete {
+            return Ok(());
+        }
+        let Answer::OwnHistory(Some(switches)) = self.facts.ask(Probe::OwnHistory)? else {
+            return Ok(());
+        };
+        let mut rows: Vec<HistoryEntry> = Vec::with_capacity(switches.len());
+        for switch in switches {
+            let before = known.iter().find(|row| row.timeline == switch.timeline && row.lsn == switch.switchpoint);
+            let newest = switch.timeline.0 + 1 == timeline.0;
+            rows.push(HistoryEntry {
+                timeline: switch.timeline,
+                lsn: switch.switchpoint,
+                reason: switch.reason.clone(),
+                timestamp: before.and_then(|row| row.timestamp.clone()).or_else(|| newest.then(|| iso(self.view.wall))),
+                new_leader: before
+                    .and_then(|row| row.new_leader.clone())
+                    .or_else(|| newest.then(|| self.me().to_owned())),
+            });
+        }
+        let limit = self.view.settings.max_timelines_history;
+        if limit > 0 && rows.len() > limit {
+            rows.drain(..rows.len() - limit);
+        }
+        self.act(Effect::Put { key: Key::History, value: encode_history(&rows), guard: WriteGuard::None })?;
+        Ok(())
+    }
+}
+
+/// ISO 8601 with microseconds and offset, as upstream writes timestamps.
+pub(crate) fn iso(at: jiff::Timestamp) -> String {
+    at.strftime("%Y-%m-%dT%H:%M:%S%.6f%:z").to_string()
+}

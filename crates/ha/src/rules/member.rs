@@ -1,0 +1,86 @@
+//! What this node publishes at the end of every cycle: its record, and its slots.
+
+use model::pg::Postmaster;
+use model::{Member, MemberState, Role};
+
+use super::cycle::Cycle;
+use crate::facts::Need;
+use crate::memory::AfterPromote;
+use crate::step::{Effect, Task};
+use crate::view::StoreView;
+
+impl Cycle<'_> {
+    pub fn publish(&mut self) -> Need<()> {
+        let StoreView::Read(cluster) = &self.view.store else {
+            return Ok(());
+        };
+        self.sync_slots(cluster)?;
+        let record = self.member_record();
+        self.act(Effect::TouchMember(Box::new(record)))?;
+        Ok(())
+    }
+
+    /// The task that runs from now on: the one seen at the start of the cycle, or the one started in it.
+    fn task_now(&self) -> Option<&Task> {
+        let started = self.facts.outcomes().iter().rev().find_map(|(effect, outcome)| match effect {
+            Effect::StartTask(task) if outcome.succeeded() => Some(task),
+            _ => None,
+        });
+        started.or(self.view.task.as_ref().map(|running| &running.task))
+    }
+
+    fn state(&self) -> MemberState {
+        match self.task_now() {
+            Some(Task::Bootstrap) => return MemberState::Initdb,
+            Some(Task::Clone { .. }) => return MemberState::CreatingReplica,
+            Some(Task::Restart { .. }) => return MemberState::Restarting,
+            Some(Task::Stop { .. }) => return MemberState::Stopping,
+            Some(Task::StartPrimary { .. } | Task::StartStandby { .. }) => return MemberState::Starting,
+            _ => {}
+        }
+        match self.view.pg.postmaster {
+            Postmaster::Running => MemberState::Running,
+            Postmaster::Starting => MemberState::Starting,
+            Postmaster::Stopping => MemberState::Stopping,
+            Postmaster::Absent if self.memory.state == MemberState::Running => MemberState::Stopped,
+            Postmaster::Absent | Postmaster::Unknown => self.memory.state,
+        }
+    }
+
+    /// The record as the store should hold it now.
+    pub fn member_record(&self) -> Member {
+        let node = &self.view.node;
+        let state = self.state();
+        let promoting = matches!(self.task_now(), Some(Task::Promote { .. }));
+        let positions = promoting
+            || self.task_now().is_none()
+            || matches!(self.task_now(), Some(Task::Checkpoint | Task::Repoint { .. }));
+        let server = self.view.pg.server.as_ref();
+        let located = server.filter(|_| {
+            positions && matches!(state, MemberState::Running | MemberState::Starting | MemberState::Restarting)
+        });
+        let standby = located.filter(|server| server.in_recovery);
+        let role = if promoting { Role::Promoted } else { self.memory.role };
+        Member {
+            name: node.name.clone(),
+            conn_url: Some(node.conn_url.clone()),
+            api_url: Some(node.api_url.clone()),
+            proxy_url: node.proxy_url.clone(),
+            state: state.as_str().to_owned(),
+            role: role.as_str().to_owned(),
+            version: Some(node.version.clone()),
+            checkpoint_after_promote: (self.memory.promoted == AfterPromote::CheckpointPending).then_some(false),
+            tags: node.tags.published(),
+            pending_restart: !self.view.pg.pending_restart.is_empty(),
+            pending_restart_reason: self.view.pg.pending_restart.clone(),
+            xlog_location: located.and_then(|server| server.wal_position()),
+            receive_lsn: standby.and_then(|server| server.receive_lsn),
+            replay_lsn: standby.and_then(|server| server.replay_lsn),
+            replication_state: located.and_then(|server| server.replication_state()).map(str::to_owned),
+            timeline: located.and_then(|server| server.timeline),
+            scheduled_restart: self.memory.scheduled_restart.as_ref().map(|schedule| schedule.raw.clone()),
+            pause: self.paused(),
+            extra: Default::default(),
+        }
+    }
+}

@@ -1,0 +1,95 @@
+//! No leader: take the lock if this node is the one that should have it.
+
+use model::ClusterView;
+
+use super::cycle::Cycle;
+use super::{End, Ruling, table::*};
+use crate::facts::Need;
+use crate::step::{Effect, Outcome, StopMode, StopPurpose};
+
+impl Cycle<'_> {
+    pub fn race(&mut self, cluster: &ClusterView) -> Ruling {
+        match self.stay_out_of_race(cluster)? {
+            None => {}
+            Some(why) => return self.unfit(&why),
+        }
+        self.memory.disarmed = false;
+        match self.act(Effect::AcquireLeader)? {
+            Outcome::Leased(_) => {
+                self.clear_failover_request(cluster)?;
+                self.lead_with_lease(cluster, "acquired session lock as a leader")
+            }
+            Outcome::Rejected(_) if self.view.pg.is_primary() && !self.paused() => {
+                self.stop(StopMode::Immediate, StopPurpose::Demote)?;
+                Ok(End::new(RACE_LOST, "demoting self after trying and failing to obtain lock"))
+            }
+            Outcome::Rejected(_) => {
+                Ok(End::new(RACE_LOST, "following new leader after trying and failing to obtain lock").wake_in_ms(50))
+            }
+            _ => Ok(End::new(RACE_LOST, "could not reach the store to obtain lock").wake_in_ms(500)),
+        }
+    }
+
+    /// Why this node must not try for the lock, if so.
+    fn stay_out_of_race(&mut self, cluster: &ClusterView) -> Need<Option<String>> {
+        let nofailover = self.view.node.tags.nofailover();
+        if let Some(failover) = cluster.failover.as_ref().map(|failover| &failover.value)
+            && failover.scheduled_at.is_none()
+            && !nofailover
+        {
+            let candidate = failover.candidate.as_deref();
+            if candidate == Some(self.me()) {
+                return self.unfit_to_lead(cluster, true);
+            }
+            if self.paused() && !self.view.pg.is_primary() {
+                return Ok(Some("the requested candidate is another node, and the cluster is paused".to_owned()));
+            }
+            if let Some(name) = candidate
+                && self.can_be_promoted(cluster, name)?
+            {
+                return Ok(Some(format!("waiting for the requested candidate {name} to take the lock")));
+            }
+            if failover.leader.as_deref() == Some(self.me()) && !self.paused() && self.someone_can_take_over(cluster)? {
+                return Ok(Some(
+                    "a switchover away from this node was requested and another node can take over".to_owned(),
+                ));
+            }
+        }
+        if self.view.pg.is_primary() && self.paused() {
+            let id = cluster.system_id();
+            return Ok((id.is_some() && id != self.view.pg.system_id())
+                .then(|| "the data directory belongs to another cluster".to_owned()));
+        }
+        if self.paused() {
+            return Ok(Some("PAUSE: no action, the cluster has no leader".to_owned()));
+        }
+        if nofailover {
+            return Ok(Some("I am not allowed to promote: tag nofailover".to_owned()));
+        }
+        if self.view.pg.unfinished.is_some() {
+            return Ok(Some("the data directory is not consistent".to_owned()));
+        }
+        self.unfit_to_lead(cluster, false)
+    }
+
+    fn unfit(&mut self, why: &str) -> Ruling {
+        if self.view.pg.is_primary() {
+            if self.paused() {
+                return Ok(
+                    End::new(PAUSED, format!("PAUSE: continue to run as primary without lock: {why}")).wake_in_ms(1000)
+                );
+            }
+            self.stop(StopMode::Immediate, StopPurpose::Demote)?;
+            return Ok(End::new(
+                RACE_DEMOTE,
+                format!("demoting self because I do not have the lock and may not take it: {why}"),
+            ));
+        }
+        self.let_go_of_fence()?;
+        if self.paused() {
+            return Ok(End::new(PAUSED, why));
+        }
+        Ok(End::new(RACE_UNFIT, format!("following a different leader because i am not the healthiest node: {why}"))
+            .wake_in_ms(1000))
+    }
+}

@@ -1,0 +1,267 @@
+//! PostgreSQL is down and has data: start it as what it should be now.
+
+use model::pg::{ControlState, Unfinished, Upstream};
+use model::{ClusterView, MemberState, Role};
+
+use super::cycle::Cycle;
+use super::{End, Ruling, table::*};
+use crate::facts::Need;
+use crate::memory::Divergence;
+use crate::step::{Effect, Outcome, StopPurpose, Task};
+
+/// How long a node that handed its lock over waits for the new leader before it starts as a standby of nobody.
+const HAND_OVER_WAIT_MS: u128 = 5_000;
+
+impl Cycle<'_> {
+    pub fn recover(&mut self, cluster: &ClusterView) -> Ruling {
+        if self.memory.expected_up {
+            self.memory.state = MemberState::Crashed;
+            self.memory.expected_up = false;
+        }
+        self.memory.starting_since = None;
+        if self.paused() {
+            self.let_go_of_fence()?;
+            if self.mine(cluster) {
+                self.act(Effect::ReleaseLeader)?;
+                return Ok(End::new(PAUSED_DOWN, "PAUSE: removed leader lock because PostgreSQL is not running"));
+            }
+            return Ok(End::new(PAUSED_DOWN, "PAUSE: PostgreSQL is not running"));
+        }
+        if self.mine(cluster) { self.recover_with_lock(cluster) } else { self.recover_as_standby(cluster) }
+    }
+
+    fn recover_with_lock(&mut self, cluster: &ClusterView) -> Ruling {
+        if let Some(end) = self.stopped_to_hand_over(cluster)? {
+            return Ok(end);
+        }
+        if self.memory.retry.failures > 0 || self.view.settings.primary_start_timeout.is_zero() {
+            if self.someone_can_take_over(cluster)? {
+                self.act(Effect::ReleaseLeader)?;
+                self.let_go_of_fence()?;
+                return Ok(End::new(
+                    RECOVER_GIVE_UP,
+                    "released leader key after PostgreSQL went down, another node can take over",
+                )
+                .wake_in_ms(1000));
+            }
+            if !self.may_retry() {
+                return self.keep_waiting(
+                    cluster,
+                    RECOVER_BACKOFF,
+                    "PostgreSQL did not start, waiting before the next attempt",
+                );
+            }
+        }
+        self.memory.disarmed = false;
+        let renewed = self.act(Effect::RenewLeader)?;
+        let Some(proof) = self.facts.lease_proof() else {
+            return Ok(match renewed {
+                Outcome::Rejected(_) => {
+                    End::new(LEAD_LOST, "lost the leader lock while PostgreSQL is down").wake_in_ms(50)
+                }
+                _ => End::new(LEAD_UNSURE, "failed to update leader lock while PostgreSQL is down").wake_in_ms(500),
+            });
+        };
+        if self.view.fence.failed {
+            self.act(Effect::ReleaseLeader)?;
+            return Ok(End::new(LEAD_UNFENCED, "fencing is required and does not work, released the leader lock")
+                .wake_in_ms(1000));
+        }
+        if self.view.pg.recovery_configured || self.view.pg.unfinished == Some(Unfinished::Rewind) {
+            if self.view.pg.unfinished.is_some() {
+                self.act(Effect::ReleaseLeader)?;
+                return Ok(End::new(
+                    RECOVER_GIVE_UP,
+                    "released leader key: the data directory is in the middle of a rewind",
+                )
+                .wake_in_ms(1000));
+            }
+            self.start(Task::StartStandby { upstream: None })?;
+            return Ok(End::new(RECOVER_READONLY, "starting as readonly because i had the session lock"));
+        }
+        self.memory.role = Role::Primary;
+        self.start(Task::StartPrimary { timeout: self.view.settings.primary_start_timeout, proof })?;
+        Ok(End::new(RECOVER_PRIMARY, "starting primary after failure"))
+    }
+
+    /// The stop of a switchover has ended and the lock is still held: hand over now, or call it off.
+    fn stopped_to_hand_over(&mut self, cluster: &ClusterView) -> Need<Option<End>> {
+        let stopped_for_it = self.view.finished.as_ref().is_some_and(|finished| {
+            matches!(finished.task, Task::Stop { purpose: StopPurpose::Switchover, .. }) && finished.outcome.is_ok()
+        });
+        let clean = self.view.pg.control.as_ref().filter(|control| control.state == ControlState::ShutDown);
+        let (true, Some(control)) = (stopped_for_it, clean) else {
+            return Ok(None);
+        };
+        if self.hand_over(cluster, control.checkpoint)? {
+            let text =
+                format!("released the leader lock: a standby has the shutdown checkpoint {}", control.checkpoint);
+            return Ok(Some(End::new(HAND_OVER, text)));
+        }
+        self.clear_failover_request(cluster)?;
+        Ok(None)
+    }
+
+    fn recover_as_standby(&mut self, cluster: &ClusterView) -> Ruling {
+        self.let_go_of_fence()?;
+        if !self.may_retry() {
+            return Ok(End::new(RECOVER_BACKOFF, "the last attempt failed, waiting before the next").wake_in_ms(500));
+        }
+        let Some(leader) = cluster.leader_name() else {
+            return self.recover_without_leader();
+        };
+        let Some(upstream) = self.upstream_in(cluster) else {
+            return Ok(
+                End::new(FOLLOW_WAIT, format!("waiting for leader '{leader}' to publish its address")).wake_in_ms(1000)
+            );
+        };
+        let source = cluster.leader_member().and_then(|member| member.pg_address());
+        if let Some(end) = self.crash_recovery_first(cluster)? {
+            return Ok(end);
+        }
+        if let Some(address) = source {
+            let leader = Upstream { address, slot: None };
+            if let Some(end) = self.check_divergence(cluster, &leader)? {
+                return Ok(end);
+            }
+            if let Some(end) = self.resolve_divergence(cluster, &leader)? {
+                return Ok(end);
+            }
+        }
+        self.start(Task::StartStandby { upstream: Some(upstream) })?;
+        Ok(End::new(RECOVER_STANDBY, "starting as a secondary"))
+    }
+
+    fn recover_without_leader(&mut self) -> Ruling {
+        if let Some(at) = self.memory.handed_over_at
+            && self.view.now.since(at).as_millis() < HAND_OVER_WAIT_MS
+        {
+            return Ok(
+                End::new(RECOVER_HANDED_OVER, "waiting for the new leader after handing the lock over").wake_in_ms(500)
+            );
+        }
+        if self.view.pg.unfinished == Some(Unfinished::Rewind) {
+            return Ok(End::new(REWIND_WAIT, "the data directory is in the middle of a rewind, waiting for a leader")
+                .wake_in_ms(1000));
+        }
+        self.start(Task::StartStandby { upstream: None })?;
+        Ok(End::new(RECOVER_STANDBY, "starting as a secondary"))
+    }
+
+    pub fn may_retry(&self) -> bool {
+        self.memory.retry.not_before.is_none_or(|at| at <= self.view.now)
+    }
+
+    fn can_rewind(&self) -> bool {
+        self.view.settings.use_pg_rewind && self.view.pg.control.as_ref().is_some_and(|control| control.rewindable)
+    }
+
+    /// pg_rewind needs a server that stopped cleanly. A crashed primary whose leader is on another timeline replays its
+    /// own WAL first.
+    fn crash_recovery_first(&mut self, cluster: &ClusterView) -> Need<Option<End>> {
+        let Some(control) = &self.view.pg.control else {
+            return Ok(None);
+        };
+        let unclean = matches!(
+            control.state,
+            ControlState::InProduction
+                | ControlState::ShuttingDown
+                | ControlState::InCrashRecovery
+                | ControlState::StartingUp
+        );
+        let interrupted = self.view.pg.unfinished == Some(Unfinished::Rewind);
+        let elsewhere = cluster
+            .leader_member()
+            .and_then(|member| member.timeline)
+            .is_none_or(|timeline| timeline != control.timeline);
+        if !unclean || interrupted || !elsewhere || !self.can_rewind() || self.memory.divergence == Divergence::Fits {
+            return Ok(None);
+        }
+        self.start(Task::CrashRecovery)?;
+        Ok(Some(End::new(CRASH_RECOVERY, "doing crash recovery in a single user mode")))
+    }
+
+    /// Acts on a divergence that was found. `None`: there is none, or nothing can be done about it and the server may
+    /// as well run.
+    pub fn resolve_divergence(&mut self, cluster: &ClusterView, leader: &Upstream) -> Need<Option<End>> {
+        let policy = &self.view.settings;
+        let name = cluster.leader_name().unwrap_or_default();
+        match self.memory.divergence.clone() {
+            Divergence::Unchecked | Divergence::Fits => Ok(None),
+            Divergence::Diverged if self.can_rewind() => {
+                if cluster.leader_member().is_some_and(|member| member.checkpoint_after_promote == Some(false)) {
+                    let text = format!("waiting for checkpoint on {name} before rewind");
+                    return Ok(Some(End::new(REWIND_WAIT, text).wake_in_ms(500)));
+                }
+                if self.view.pg.postmaster != model::pg::Postmaster::Absent {
+                    self.stop(crate::step::StopMode::Fast, StopPurpose::Rebuild)?;
+                    return Ok(Some(End::new(REWIND, "stopping PostgreSQL to run pg_rewind")));
+                }
+                self.start(Task::Rewind { source: leader.clone() })?;
+                Ok(Some(End::new(REWIND, format!("running pg_rewind from {name}"))))
+            }
+            Divergence::Diverged if policy.remove_data_directory_on_diverged_timelines => {
+                self.rebuild(cluster, "reinitializing due to diverged timelines")
+            }
+            Divergence::Failed(_)
+                if policy.remove_data_directory_on_rewind_failure
+                    || policy.remove_data_directory_on_diverged_timelines =>
+            {
+                self.rebuild(cluster, "reinitializing because pg_rewind failed")
+            }
+            Divergence::Failed(why) => {
+                let text = format!(
+                    "pg_rewind failed and will not be tried again ({why}); run patronictl reinit for {}",
+                    self.me()
+                );
+                Ok(Some(End::new(DIVERGED, text)))
+            }
+            Divergence::Diverged if self.view.pg.unfinished.is_some() => {
+                let text = format!(
+                    "an interrupted pg_rewind left the data directory inconsistent; run patronictl reinit for {}",
+                    self.me()
+                );
+                Ok(Some(End::new(DIVERGED, text)))
+            }
+            Divergence::Diverged => {
+                if self.view.pg.postmaster != model::pg::Postmaster::Absent {
+                    let text = format!(
+                        "the local history diverged from the leader's and cannot be rewound (use_pg_rewind, and wal_log_hints or checksums, are needed); run patronictl reinit for {}",
+                        self.me()
+                    );
+                    return Ok(Some(End::new(DIVERGED, text)));
+                }
+                Ok(None)
+            }
+        }
+    }
+
+    fn rebuild(&mut self, cluster: &ClusterView, text: &str) -> Need<Option<End>> {
+        self.memory.reinit = Some(true);
+        let mut end = self.reinitialize(cluster)?;
+        end.reason = format!("{text}: {}", end.reason);
+        Ok(Some(end))
+    }
+
+    /// Replaces the data directory by a new copy: stop, remove, clone; each with fresh facts.
+    pub fn reinitialize(&mut self, cluster: &ClusterView) -> Ruling {
+        let Some(leader) = cluster.leader_name().map(str::to_owned) else {
+            return Ok(End::new(REINIT, "reinitialize: waiting for a leader to copy").wake_in_ms(1000));
+        };
+        if !self.may_retry() {
+            return Ok(End::new(RECOVER_BACKOFF, "reinitialize: the last attempt failed, waiting before the next")
+                .wake_in_ms(500));
+        }
+        self.let_go_of_fence()?;
+        if self.view.pg.postmaster != model::pg::Postmaster::Absent {
+            self.stop(crate::step::StopMode::Immediate, StopPurpose::Rebuild)?;
+            return Ok(End::new(REINIT, "reinitialize: stopping PostgreSQL"));
+        }
+        if !self.must_clone() {
+            self.start(Task::RemoveDataDir)?;
+            return Ok(End::new(REINIT, "reinitialize: removing the data directory"));
+        }
+        self.memory.role = Role::Uninitialized;
+        self.clone_member(cluster, &leader)
+    }
+}

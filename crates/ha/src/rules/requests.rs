@@ -1,0 +1,128 @@
+//! Restarts and reinitialisations that operators ask for over REST.
+
+use model::ClusterView;
+use model::pg::Postmaster;
+
+use super::cycle::Cycle;
+use super::working::task_name;
+use super::{End, table::*};
+use crate::facts::Need;
+use crate::memory::ScheduledRestart;
+use crate::step::{Answered, Effect, Task};
+use crate::view::{Request, RequestKind, RestartFilter};
+
+impl Cycle<'_> {
+    /// Answers what can be answered, and starts what was asked for and may be done.
+    pub fn answer_requests(&mut self, cluster: &ClusterView) -> Need<()> {
+        for Request { id, kind } in &self.view.requests {
+            if self.memory.restart_request == Some(*id) {
+                continue;
+            }
+            let (code, text) = match kind {
+                RequestKind::Restart { filter, timeout_s } => match self.refuse_restart(filter) {
+                    Some(refusal) => refusal,
+                    None => {
+                        let timeout =
+                            timeout_s.map_or(self.view.settings.primary_start_timeout, std::time::Duration::from_secs);
+                        if self.act(Effect::StartTask(Task::Restart { timeout, request: Some(*id) }))?.succeeded() {
+                            self.memory.restart_request = Some(*id);
+                            continue;
+                        }
+                        (503, "restart failed".to_owned())
+                    }
+                },
+                RequestKind::ScheduleRestart(_) if self.memory.scheduled_restart.is_some() => {
+                    (409, "Another restart is already scheduled".to_owned())
+                }
+                RequestKind::ScheduleRestart(schedule) => {
+                    let postmaster_start = self.view.pg.server.as_ref().map(|server| server.start_time);
+                    self.memory.scheduled_restart = Some(ScheduledRestart { postmaster_start, ..schedule.clone() });
+                    (202, "Restart scheduled".to_owned())
+                }
+                RequestKind::CancelRestart => match self.memory.scheduled_restart.take() {
+                    Some(_) => (200, "scheduled restart deleted".to_owned()),
+                    None => (404, "no restarts are scheduled".to_owned()),
+                },
+                RequestKind::Reinitialize { force, from_leader } => {
+                    self.request_reinit(cluster, *force, *from_leader)?
+                }
+            };
+            self.act(Effect::Answer(*id, Answered { code, text }))?;
+        }
+        Ok(())
+    }
+
+    fn refuse_restart(&self, filter: &RestartFilter) -> Option<(u16, String)> {
+        let refusal = |text: String| Some((503, text));
+        if let Some(running) = &self.view.task {
+            return refusal(format!("{} already in progress", task_name(&running.task)));
+        }
+        if self.memory.restart_request.is_some() {
+            return refusal("restart already in progress".to_owned());
+        }
+        if self.view.pg.postmaster == Postmaster::Starting {
+            return refusal("postgres is still starting".to_owned());
+        }
+        (!self.restart_wanted(filter)).then(|| (503, "restart conditions are not satisfied".to_owned()))
+    }
+
+    fn restart_wanted(&self, filter: &RestartFilter) -> bool {
+        let version = self.view.pg.server.as_ref().map(|server| server.version_num);
+        let role = self.memory.role.public();
+        filter.role.is_none_or(|wanted| wanted == role)
+            && filter.postgres_version.is_none_or(|wanted| version.is_some_and(|version| version < wanted))
+            && (!filter.restart_pending || !self.view.pg.pending_restart.is_empty())
+    }
+
+    fn request_reinit(&mut self, cluster: &ClusterView, force: bool, from_leader: bool) -> Need<(u16, String)> {
+        let refusal = |text: &str| Ok((503, text.to_owned()));
+        match cluster.leader_name() {
+            None => return refusal("Cluster has no leader, can not reinitialize"),
+            Some(name) if name == self.me() => return refusal("I am the leader, can not reinitialize"),
+            Some(_) => {}
+        }
+        if let Some(running) = &self.view.task {
+            if !force {
+                return refusal(&format!("{} already in progress", task_name(&running.task)));
+            }
+            self.act(Effect::CancelTask)?;
+        }
+        if self.memory.reinit.is_some() && !force {
+            return refusal("reinitialize already in progress");
+        }
+        self.memory.reinit = Some(from_leader);
+        self.memory.retry = Default::default();
+        Ok((200, "reinitialize started".to_owned()))
+    }
+
+    /// Runs the scheduled restart when its time has come.
+    pub fn scheduled_restart(&mut self) -> Need<Option<End>> {
+        let Some(schedule) = self.memory.scheduled_restart.clone() else {
+            return Ok(None);
+        };
+        let Some(server) = &self.view.pg.server else {
+            return Ok(None);
+        };
+        if schedule.postmaster_start.is_some_and(|start| start != server.start_time) {
+            self.memory.scheduled_restart = None;
+            return Ok(None);
+        }
+        let wait_ms = schedule.at.as_millisecond().saturating_sub(self.view.wall.as_millisecond());
+        let loop_wait_ms = self.view.settings.loop_wait.as_millis() as i64;
+        if self.paused() || wait_ms > loop_wait_ms {
+            return Ok(None);
+        }
+        if wait_ms > 0 {
+            let text = format!("no action. I am ({}), awaiting the scheduled restart", self.me());
+            return Ok(Some(End::new(RESTART, text).wake_in_ms(wait_ms as u64)));
+        }
+        self.memory.scheduled_restart = None;
+        if wait_ms < -2 * loop_wait_ms || !self.restart_wanted(&schedule.filter) {
+            return Ok(None);
+        }
+        let timeout =
+            schedule.timeout_s.map_or(self.view.settings.primary_start_timeout, std::time::Duration::from_secs);
+        self.start(Task::Restart { timeout, request: None })?;
+        Ok(Some(End::new(RESTART, "restart scheduled")))
+    }
+}

@@ -1,0 +1,110 @@
+//! A task runs beside the loop: keep the lease while it should be kept, cancel what must not go on.
+
+use model::{ClusterView, Lsn};
+
+use super::cycle::Cycle;
+use super::{End, Ruling, table::*};
+use crate::facts::Need;
+use crate::step::{Effect, Outcome, StopPurpose, Task};
+use crate::view::{Progress, RunningTask};
+
+impl Cycle<'_> {
+    pub fn task_running(&mut self, cluster: &ClusterView) -> Ruling {
+        let Some(running) = &self.view.task else {
+            return Ok(End::new(TASK_RUNNING, "the task has ended").wake_in_ms(1));
+        };
+        if let Task::Stop { purpose: StopPurpose::Switchover | StopPurpose::Shutdown, .. } = running.task
+            && self.mine(cluster)
+        {
+            return self.stopping_to_hand_over(cluster, running);
+        }
+        let name = task_name(&running.task);
+        if !self.mine(cluster) {
+            let writable = matches!(running.task, Task::Promote { .. } | Task::StartPrimary { .. });
+            if writable && !self.paused() {
+                self.act(Effect::CancelTask)?;
+                return Ok(End::new(TASK_LOST_LEASE, format!("lost the leader lock during {name}, cancelled it"))
+                    .wake_in_ms(200));
+            }
+            return Ok(End::new(TASK_RUNNING, format!("{name} in progress")).wake_in_ms(1000));
+        }
+        self.memory.disarmed = false;
+        let kept = match self.act(Effect::RenewLeader)? {
+            Outcome::Rejected(_) => false,
+            outcome => outcome.succeeded() || !self.lease_is_ending(),
+        };
+        if !kept && !self.paused() {
+            self.act(Effect::CancelTask)?;
+            return Ok(End::new(TASK_LOST_LEASE, format!("failed to update leader lock during {name}, cancelled it"))
+                .wake_in_ms(200));
+        }
+        self.watch_start_timeout(cluster, running, name)
+    }
+
+    /// A primary that takes too long to start gives way, if there is somebody to give way to.
+    fn watch_start_timeout(&mut self, cluster: &ClusterView, running: &RunningTask, name: &str) -> Ruling {
+        let bound = match running.task {
+            Task::StartPrimary { timeout, .. } | Task::Restart { timeout, .. } => Some(timeout),
+            Task::CrashRecovery => Some(self.view.settings.primary_start_timeout),
+            _ => None,
+        };
+        let late = bound.is_some_and(|bound| self.view.now.since(running.since) > bound);
+        if late && !self.paused() && self.someone_can_take_over(cluster)? {
+            self.act(Effect::CancelTask)?;
+            return Ok(End::new(
+                RECOVER_GIVE_UP,
+                format!("{name} takes too long, cancelled it in favour of another node"),
+            )
+            .wake_in_ms(200));
+        }
+        Ok(End::new(TASK_RUNNING, format!("updated leader lock during {name}")).wake_in_ms(1000))
+    }
+
+    /// The old primary stops; as soon as a standby has everything, the lock is given away.
+    fn stopping_to_hand_over(&mut self, cluster: &ClusterView, running: &RunningTask) -> Ruling {
+        let Some(Progress::ShutDown(checkpoint)) = running.progress else {
+            self.act(Effect::RenewLeader)?;
+            return Ok(End::new(HAND_OVER, "stopping PostgreSQL to hand the leader lock over").wake_in_ms(1000));
+        };
+        if self.hand_over(cluster, checkpoint)? {
+            return Ok(End::new(
+                HAND_OVER,
+                format!("released the leader lock: a standby has the shutdown checkpoint {checkpoint}"),
+            ));
+        }
+        self.act(Effect::RenewLeader)?;
+        Ok(End::new(HAND_OVER, format!("waiting for a standby to receive the shutdown checkpoint {checkpoint}"))
+            .wake_in_ms(20))
+    }
+
+    /// Releases the lock if a candidate has received `checkpoint`. PostgreSQL is shut down: nothing is written after it.
+    pub fn hand_over(&mut self, cluster: &ClusterView, checkpoint: Lsn) -> Need<bool> {
+        if !self.candidate_has(cluster, checkpoint)? {
+            return Ok(false);
+        }
+        let released = self.act(Effect::ReleaseLeader)?.succeeded();
+        if released {
+            self.memory.handed_over_at = Some(self.view.now);
+            self.let_go_of_fence()?;
+        }
+        Ok(released)
+    }
+}
+
+/// What a task is called in sentences and in answers (`<name> already in progress`).
+pub(crate) fn task_name(task: &Task) -> &'static str {
+    match task {
+        Task::Bootstrap => "bootstrap",
+        Task::Clone { .. } => "creating replica",
+        Task::StartPrimary { .. } => "starting primary after failure",
+        Task::StartStandby { .. } => "starting as a secondary",
+        Task::Repoint { .. } => "following a new leader",
+        Task::Rewind { .. } => "running pg_rewind",
+        Task::CrashRecovery => "doing crash recovery in a single user mode",
+        Task::RemoveDataDir => "removing the data directory",
+        Task::Stop { .. } => "stopping PostgreSQL",
+        Task::Promote { .. } => "promote",
+        Task::Restart { .. } => "restart",
+        Task::Checkpoint => "checkpoint after promote",
+    }
+}
