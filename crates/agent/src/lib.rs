@@ -4,12 +4,14 @@
 //! **Invariant**: no rule lives here. What the agent does follows from `ha`'s steps, apart from one thing: a lease that
 //! is not renewed is treated as lost at its deadline, by the keeper and by the fence, whatever the loop does.
 
+pub mod callbacks;
 pub mod clock;
 mod driver;
 pub mod fence;
 mod handle;
 pub mod journal;
 mod keeper;
+pub mod peers;
 pub mod ports;
 pub mod sentinel;
 mod tasks;
