@@ -1,1 +1,0 @@
-//! Checks that every backend passes against its real server.

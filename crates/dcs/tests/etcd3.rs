@@ -1,0 +1,267 @@
+//! The etcd3 backend against real etcd servers.
+
+mod common;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use common::Etcd;
+use dcs::conformance::Bench;
+use dcs::{Freshness, Guard, OpenError, Store, StoreConfig, StoreError, Timing, open};
+use model::{Key, Member};
+use serde_json::{Value, json};
+use tokio::time::{Instant, sleep, timeout};
+
+/// etcd raises shorter lifetimes to two seconds.
+const TTL: Duration = Duration::from_secs(3);
+const RETRY: Duration = Duration::from_secs(4);
+/// A busy machine may be late; an operation without a bound is much later.
+const TOLERANCE: Duration = Duration::from_secs(2);
+const PATIENCE: Duration = Duration::from_secs(30);
+
+fn timing() -> Timing {
+    Timing { ttl: TTL, loop_wait: Duration::from_secs(2), retry_timeout: RETRY }
+}
+
+fn config(section: Value, name: &str) -> StoreConfig {
+    StoreConfig {
+        backend: "etcd3".to_owned(),
+        section: section.as_object().expect("an object").clone(),
+        namespace: "/service/".to_owned(),
+        scope: "demo".to_owned(),
+        name: name.to_owned(),
+        timing: timing(),
+        ctl: false,
+    }
+}
+
+async fn store(etcd: &Etcd, name: &str) -> Arc<dyn Store> {
+    open(&config(json!({"hosts": etcd.hosts()}), name)).await.expect("open the store")
+}
+
+async fn leader(store: &dyn Store) -> Option<String> {
+    store.read(Freshness::Linearizable).await.expect("read").leader.map(|leader| leader.name)
+}
+
+/// Waits until the watch was established `count` times.
+async fn watched(store: &dyn Store, count: u64) {
+    let mut changes = store.changes();
+    let established = timeout(PATIENCE, changes.wait_for(|counts| counts.resets >= count)).await;
+    established.expect("the watch is not established").expect("the store is open");
+}
+
+/// Every operation fails as unreachable, within the bound.
+async fn assert_unreachable(store: &dyn Store) {
+    let started = Instant::now();
+    let member = Member::default();
+    let (read, acquire, touch, put, delete) = tokio::join!(
+        store.read(Freshness::Snapshot),
+        store.renew_leader(),
+        store.touch_member(&member),
+        store.put(&Key::Config, "{}", Guard::None),
+        store.delete(&Key::Sync, Guard::Absent),
+    );
+    for outcome in [read.map(drop), acquire, touch, put.map(drop), delete] {
+        assert!(matches!(outcome, Err(StoreError::Unreachable(_))), "{outcome:?}");
+    }
+    let spent = started.elapsed();
+    assert!(spent < RETRY + TOLERANCE, "took {spent:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn conformance() {
+    let etcd = Etcd::start(1).await;
+    let hosts = etcd.hosts();
+    dcs::conformance::run(Bench {
+        open: Arc::new(move |scope, name, timing| {
+            let config = StoreConfig { scope, timing, ..config(json!({"hosts": hosts}), &name) };
+            Box::pin(async move { open(&config).await.expect("open the store") })
+        }),
+        ttl: TTL,
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_stopped_server_is_unreachable_until_it_is_back() {
+    let mut etcd = Etcd::start(1).await;
+    let store = store(&etcd, "a").await;
+    store.acquire_leader().await.expect("acquire");
+    watched(store.as_ref(), 1).await;
+    etcd.kill(0);
+    assert_unreachable(store.as_ref()).await;
+    etcd.restart(0).await;
+    recovers(store.as_ref(), 2).await;
+}
+
+#[tokio::test]
+async fn a_frozen_server_is_unreachable_until_it_is_back() {
+    let etcd = Etcd::start(1).await;
+    let store = store(&etcd, "a").await;
+    store.acquire_leader().await.expect("acquire");
+    watched(store.as_ref(), 1).await;
+    etcd.freeze(0);
+    assert_unreachable(store.as_ref()).await;
+    etcd.thaw(0);
+    recovers(store.as_ref(), 2).await;
+}
+
+/// The store works again, and the watch was established anew and tells of changes.
+async fn recovers(store: &dyn Store, resets: u64) {
+    let deadline = Instant::now() + PATIENCE;
+    while let Err(error) = store.renew_leader().await {
+        assert!(Instant::now() < deadline, "{error}");
+    }
+    assert_eq!(leader(store).await.as_deref(), Some("a"));
+    watched(store, resets).await;
+    let before = store.changes().borrow().cluster;
+    store.put(&Key::Config, "{}", Guard::None).await.expect("put");
+    let mut changes = store.changes();
+    let seen = timeout(PATIENCE, changes.wait_for(|counts| counts.cluster > before)).await;
+    seen.expect("the watch tells nothing").expect("the store is open");
+}
+
+/// The watch has nothing to report and no operation is running: only the watch itself can notice.
+#[tokio::test]
+async fn a_watch_notices_a_frozen_server_by_itself() {
+    let etcd = Etcd::start(1).await;
+    let store = store(&etcd, "a").await;
+    watched(store.as_ref(), 1).await;
+    etcd.freeze(0);
+    // Long enough for the watch to give up; it must do so while the server is frozen to be established once more.
+    sleep(3 * timing().loop_wait).await;
+    etcd.thaw(0);
+    watched(store.as_ref(), 2).await;
+}
+
+#[tokio::test]
+async fn a_cluster_serves_while_one_member_is_dead() {
+    let mut etcd = Etcd::start(3).await;
+    let store = store(&etcd, "a").await;
+    for index in 0..3 {
+        etcd.kill(index);
+        works_within(store.as_ref(), RETRY + TOLERANCE).await;
+        etcd.restart(index).await;
+    }
+}
+
+#[tokio::test]
+async fn a_cluster_serves_while_one_member_is_frozen() {
+    let etcd = Etcd::start(3).await;
+    let store = store(&etcd, "a").await;
+    for index in 0..3 {
+        etcd.freeze(index);
+        works_within(store.as_ref(), 2 * RETRY + TOLERANCE).await;
+        // The endpoint that is in use is asked first.
+        let started = Instant::now();
+        leader(store.as_ref()).await;
+        assert!(started.elapsed() < Duration::from_secs(1), "the frozen member is asked again");
+        etcd.thaw(index);
+    }
+}
+
+/// The lock can be held and keys be written. While a majority elects a leader, single attempts may fail.
+async fn works_within(store: &dyn Store, limit: Duration) {
+    let deadline = Instant::now() + limit;
+    loop {
+        let outcome = match store.renew_leader().await {
+            Ok(()) => store.put(&Key::Status, "{}", Guard::None).await.map(drop),
+            failed => failed,
+        };
+        match outcome {
+            Ok(()) => break,
+            Err(error) => assert!(Instant::now() < deadline, "{error}"),
+        }
+    }
+    assert_eq!(leader(store).await.as_deref(), Some("a"));
+}
+
+#[tokio::test]
+async fn other_members_are_discovered() {
+    let mut etcd = Etcd::start(3).await;
+    let section = json!({"host": etcd.hosts()[0]});
+    let store = open(&config(section, "a")).await.expect("open the store");
+    etcd.kill(0);
+    works_within(store.as_ref(), 2 * RETRY + TOLERANCE).await;
+}
+
+#[tokio::test]
+async fn a_member_without_majority_is_unreachable() {
+    let mut etcd = Etcd::start(3).await;
+    let store = store(&etcd, "a").await;
+    store.put(&Key::Config, "{}", Guard::None).await.expect("put");
+    etcd.kill(0);
+    etcd.kill(2);
+    assert_unreachable(store.as_ref()).await;
+}
+
+#[tokio::test]
+async fn a_wiped_server_is_taken_as_it_is() {
+    let mut etcd = Etcd::start(1).await;
+    let store = store(&etcd, "a").await;
+    for _ in 0..5 {
+        store.put(&Key::Config, "{}", Guard::None).await.expect("put");
+    }
+    store.acquire_leader().await.expect("acquire");
+    etcd.wipe(0);
+    etcd.restart(0).await;
+    let view = store.read(Freshness::Snapshot).await.expect("read");
+    assert!(view.is_empty(), "{view:?}");
+    store.renew_leader().await.expect("a lock under a lease that etcd forgot");
+    assert_eq!(leader(store.as_ref()).await.as_deref(), Some("a"));
+}
+
+#[tokio::test]
+async fn a_refused_value_is_no_outage() {
+    let etcd = Etcd::start(1).await;
+    let store = store(&etcd, "a").await;
+    let huge = "x".repeat(3 << 20);
+    let started = Instant::now();
+    let outcome = store.put(&Key::History, &huge, Guard::None).await;
+    assert!(matches!(&outcome, Err(StoreError::Rejected(text)) if text.contains("too large")), "{outcome:?}");
+    assert!(started.elapsed() < RETRY, "it was tried again");
+}
+
+#[tokio::test]
+async fn logins() {
+    let mut etcd = Etcd::start(1).await;
+    let section = |password: &str| json!({"hosts": etcd.hosts(), "username": "root", "password": password});
+    let (right, wrong, none) = (section("secret"), section("no"), json!({"hosts": etcd.hosts()}));
+    // A user is configured, but etcd does not ask for one yet.
+    let store = open(&config(right.clone(), "a")).await.expect("open without authentication");
+    store.acquire_leader().await.expect("acquire");
+    etcd.etcdctl(&["user", "add", "root:secret"]);
+    etcd.etcdctl(&["user", "grant-role", "root", "root"]);
+    etcd.etcdctl(&["auth", "enable"]);
+    store.renew_leader().await.expect("renew after logging in");
+    for section in [wrong, none] {
+        let error = open(&config(section, "b")).await.err();
+        assert!(matches!(&error, Some(OpenError::Credentials(text)) if !text.contains("secret")), "{error:?}");
+    }
+    // Tokens live in memory: a restarted server knows none of them.
+    etcd.kill(0);
+    etcd.restart(0).await;
+    store.renew_leader().await.expect("renew after logging in again");
+    watched(store.as_ref(), 2).await;
+    assert_eq!(leader(store.as_ref()).await.as_deref(), Some("a"));
+}
+
+#[tokio::test]
+async fn an_unreachable_server_is_worth_another_try() {
+    let started = Instant::now();
+    // Nobody listens on the port of discard.
+    let error = open(&config(json!({"host": "127.0.0.1:9"}), "a")).await.err();
+    assert!(matches!(error, Some(OpenError::Unreachable(_))), "{error:?}");
+    assert!(started.elapsed() < RETRY + TOLERANCE);
+}
+
+#[tokio::test]
+async fn nothing_runs_after_the_store_is_dropped() {
+    let etcd = Etcd::start(1).await;
+    let store = store(&etcd, "a").await;
+    watched(store.as_ref(), 1).await;
+    let mut changes = store.changes();
+    drop(store);
+    let closed = timeout(PATIENCE, async { while changes.changed().await.is_ok() {} }).await;
+    closed.expect("the watch still runs");
+}
