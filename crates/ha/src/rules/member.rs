@@ -5,9 +5,28 @@ use model::{Member, MemberState, Role};
 
 use super::cycle::Cycle;
 use crate::facts::Need;
-use crate::memory::AfterPromote;
+use crate::memory::{AfterPromote, Memory};
 use crate::step::{Effect, Task};
-use crate::view::StoreView;
+use crate::view::{StoreView, View};
+
+/// What PostgreSQL is doing, in the words of the member record; `task` is the one that runs.
+pub fn state_of(view: &View, memory: &Memory, task: Option<&Task>) -> MemberState {
+    match task {
+        Some(Task::Bootstrap) => return MemberState::Initdb,
+        Some(Task::Clone { .. }) => return MemberState::CreatingReplica,
+        Some(Task::Restart { .. }) => return MemberState::Restarting,
+        Some(Task::Stop { .. }) => return MemberState::Stopping,
+        Some(Task::StartPrimary { .. } | Task::StartStandby { .. }) => return MemberState::Starting,
+        _ => {}
+    }
+    match view.pg.postmaster {
+        Postmaster::Running => MemberState::Running,
+        Postmaster::Starting => MemberState::Starting,
+        Postmaster::Stopping => MemberState::Stopping,
+        Postmaster::Absent if memory.state == MemberState::Running => MemberState::Stopped,
+        Postmaster::Absent | Postmaster::Unknown => memory.state,
+    }
+}
 
 impl Cycle<'_> {
     pub fn publish(&mut self) -> Need<()> {
@@ -29,28 +48,10 @@ impl Cycle<'_> {
         started.or(self.view.task.as_ref().map(|running| &running.task))
     }
 
-    fn state(&self) -> MemberState {
-        match self.task_now() {
-            Some(Task::Bootstrap) => return MemberState::Initdb,
-            Some(Task::Clone { .. }) => return MemberState::CreatingReplica,
-            Some(Task::Restart { .. }) => return MemberState::Restarting,
-            Some(Task::Stop { .. }) => return MemberState::Stopping,
-            Some(Task::StartPrimary { .. } | Task::StartStandby { .. }) => return MemberState::Starting,
-            _ => {}
-        }
-        match self.view.pg.postmaster {
-            Postmaster::Running => MemberState::Running,
-            Postmaster::Starting => MemberState::Starting,
-            Postmaster::Stopping => MemberState::Stopping,
-            Postmaster::Absent if self.memory.state == MemberState::Running => MemberState::Stopped,
-            Postmaster::Absent | Postmaster::Unknown => self.memory.state,
-        }
-    }
-
     /// The record as the store should hold it now.
     pub fn member_record(&self) -> Member {
         let node = &self.view.node;
-        let state = self.state();
+        let state = state_of(self.view, &self.memory, self.task_now());
         let promoting = matches!(self.task_now(), Some(Task::Promote { .. }));
         let positions = promoting
             || self.task_now().is_none()

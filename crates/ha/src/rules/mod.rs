@@ -22,6 +22,7 @@ mod table;
 mod working;
 
 pub use divergence::{LocalPosition, compare_histories};
+pub use member::state_of;
 pub use table::{RULES, Rule, RuleId};
 
 use crate::facts::{Facts, Need};

@@ -52,6 +52,15 @@ impl Cycle<'_> {
                 );
             }
         }
+        if self.view.fence.failed || self.view.pg.unfinished.is_some() {
+            let (rule, why) = match self.view.fence.failed {
+                true => (LEAD_UNFENCED, "fencing is required and does not work"),
+                false => (RECOVER_GIVE_UP, "the data directory is in the middle of a rewind"),
+            };
+            self.act(Effect::ReleaseLeader)?;
+            self.let_go_of_fence()?;
+            return Ok(End::new(rule, format!("released leader key: {why}")).wake_in_ms(1000));
+        }
         self.memory.disarmed = false;
         let renewed = self.act(Effect::RenewLeader)?;
         let Some(proof) = self.facts.lease_proof() else {
@@ -62,20 +71,7 @@ impl Cycle<'_> {
                 _ => End::new(LEAD_UNSURE, "failed to update leader lock while PostgreSQL is down").wake_in_ms(500),
             });
         };
-        if self.view.fence.failed {
-            self.act(Effect::ReleaseLeader)?;
-            return Ok(End::new(LEAD_UNFENCED, "fencing is required and does not work, released the leader lock")
-                .wake_in_ms(1000));
-        }
-        if self.view.pg.recovery_configured || self.view.pg.unfinished == Some(Unfinished::Rewind) {
-            if self.view.pg.unfinished.is_some() {
-                self.act(Effect::ReleaseLeader)?;
-                return Ok(End::new(
-                    RECOVER_GIVE_UP,
-                    "released leader key: the data directory is in the middle of a rewind",
-                )
-                .wake_in_ms(1000));
-            }
+        if self.view.pg.recovery_configured {
             self.start(Task::StartStandby { upstream: None })?;
             return Ok(End::new(RECOVER_READONLY, "starting as readonly because i had the session lock"));
         }

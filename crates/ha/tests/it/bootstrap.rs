@@ -1,0 +1,144 @@
+//! Empty data directories.
+
+use ha::step::{Outcome, Task};
+use model::pg::{DataDir, Unfinished};
+use model::{ClusterView, Versioned};
+use serde_json::json;
+
+use crate::scene::*;
+
+fn empty(me: &str, leader: &str) -> Scene {
+    let mut scene = Scene::of(me, leader).pg_down(model::pg::ControlState::ShutDown);
+    scene.view.pg.data_dir = DataDir::Empty;
+    scene.view.pg.control = None;
+    scene.memory = Default::default();
+    scene
+}
+
+fn nothing_known(me: &str) -> Scene {
+    let mut scene = empty(me, "a");
+    *cluster_of(&mut scene) = ClusterView::default();
+    scene.view.lease = Default::default();
+    scene
+}
+
+#[test]
+fn first_node_claims_and_creates_the_cluster() {
+    nothing_known("a").play().expect("bootstrap-new", &["Disarm", "put initialize ", "Bootstrap"]);
+}
+
+#[test]
+fn second_node_waits() {
+    let mut scene = nothing_known("b");
+    scene.put = Outcome::Rejected("it exists".to_owned());
+    scene.play().expect("bootstrap-wait", &["Disarm", "put initialize "]);
+
+    let mut scene = nothing_known("b");
+    cluster_of(&mut scene).initialize = Some(Versioned { value: String::new(), version: 3 });
+    scene.play().expect("bootstrap-wait", &["Disarm"]);
+}
+
+#[test]
+fn nodes_that_may_not_lead_do_not_create_a_cluster() {
+    let mut scene = nothing_known("a");
+    scene.view.node.tags.0.insert("nofailover".into(), true.into());
+    scene.play().expect("bootstrap-wait", &["Disarm"]);
+    let mut scene = nothing_known("a");
+    scene.view.node.may_bootstrap = false;
+    scene.play().expect("bootstrap-wait", &["Disarm"]);
+}
+
+#[test]
+fn finished_bootstrap_takes_the_lock_and_leads() {
+    let mut scene = Scene::of("a", "a").finished(Task::Bootstrap, Ok(()));
+    *cluster_of(&mut scene) =
+        ClusterView { initialize: Some(Versioned { value: String::new(), version: 3 }), ..Default::default() };
+    scene.memory = Default::default();
+    let id = format!("put initialize {SYSTEM_ID}");
+    scene.play().expect("bootstrap-done", &[&id, "put config {}", "AcquireLeader", "on_start primary"]);
+}
+
+#[test]
+fn failed_bootstrap_frees_the_key_and_exits() {
+    let scene = nothing_known("a").finished(Task::Bootstrap, Err("initdb: error: invalid locale".into()));
+    let played = scene.play();
+    played.expect("bootstrap-failed", &["delete initialize"]);
+    assert_eq!(played.verdict.exit.map(|exit| exit.code), Some(1));
+}
+
+#[test]
+fn interrupted_bootstrap_is_freed_and_made_anew() {
+    let mut scene = nothing_known("a");
+    scene.view.pg.data_dir = DataDir::Present;
+    scene.view.pg.unfinished = Some(Unfinished::Bootstrap);
+    cluster_of(&mut scene).initialize = Some(Versioned { value: String::new(), version: 3 });
+    scene.play().expect("bootstrap-wait", &["Disarm", "delete initialize"]);
+    cluster_of(&mut scene).initialize = None;
+    scene.play().expect("bootstrap-new", &["Disarm", "put initialize ", "Bootstrap"]);
+}
+
+#[test]
+fn abandoned_claim_is_freed_after_twice_the_ttl() {
+    let mut scene = nothing_known("b");
+    cluster_of(&mut scene).initialize = Some(Versioned { value: String::new(), version: 3 });
+    let first = scene.play();
+    first.expect("bootstrap-wait", &["Disarm"]);
+    scene.memory = first.verdict.memory;
+    scene.view.now = NOW.plus(std::time::Duration::from_secs(61));
+    scene.play().expect("bootstrap-wait", &["delete initialize"]);
+
+    cluster_of(&mut scene).members =
+        vec![model::Member { state: "initializing new cluster".into(), ..member("a", model::Role::Uninitialized, 0) }];
+    scene.play().expect("bootstrap-wait", &[]);
+}
+
+#[test]
+fn empty_node_copies_the_leader_or_whoever_offers() {
+    empty("b", "a").play().expect("bootstrap-clone", &["Disarm", "clone a"]);
+    let mut scene = empty("b", "a");
+    cluster_of(&mut scene).members[2].tags.0.insert("clonefrom".into(), true.into());
+    scene.play().expect("bootstrap-clone", &["Disarm", "clone c"]);
+}
+
+#[test]
+fn half_cloned_directory_is_cloned_again() {
+    let mut scene = empty("b", "a");
+    scene.view.pg.data_dir = DataDir::Present;
+    scene.view.pg.unfinished = Some(Unfinished::Clone);
+    scene.play().expect("bootstrap-clone", &["Disarm", "clone a"]);
+}
+
+#[test]
+fn foreign_files_are_not_touched() {
+    let mut scene = empty("b", "a");
+    scene.view.pg.data_dir = DataDir::Incomplete;
+    scene.play().expect("data-dir-foreign", &[]);
+}
+
+#[test]
+fn leader_with_an_empty_directory_gives_the_lock_away() {
+    empty("a", "a").play().expect("bootstrap-wait", &["ReleaseLeader"]);
+}
+
+#[test]
+fn another_clusters_directory_ends_the_agent() {
+    let mut scene = Scene::of("b", "a");
+    scene.view.pg.control.as_mut().expect("control").system_id = "6999999999999999999".into();
+    let played = scene.play();
+    played.expect("wrong-cluster", &[]);
+    assert_eq!(played.verdict.exit.as_ref().map(|exit| exit.code), Some(1));
+    assert!(played.verdict.reason.contains("system ID mismatch"), "{}", played.verdict.reason);
+
+    scene.view.settings = settings(json!({"pause": true}));
+    assert_eq!(scene.play().verdict.exit, None);
+}
+
+/// Pitfall 22: the store is wiped; a standby that has just started must not recreate `initialize`.
+#[test]
+fn standby_does_not_recreate_the_initialize_key() {
+    let mut scene = Scene::of("b", "a");
+    *cluster_of(&mut scene) = ClusterView::default();
+    scene.memory = Default::default();
+    let played = scene.play();
+    played.expect("store-wiped", &[]);
+}

@@ -1,0 +1,166 @@
+//! The leader at work.
+
+use ha::memory::AfterPromote;
+use ha::step::{Effect, Outcome, StopMode, Task};
+use ha::view::LeaseView;
+use model::lsn::TimelineSwitch;
+use model::{Lsn, Timeline};
+use serde_json::json;
+
+use crate::scene::*;
+
+#[test]
+fn healthy_leader_renews_and_does_nothing_else() {
+    let played = Scene::of("a", "a").play();
+    played.expect("lead", &["RenewLeader"]);
+    assert_eq!(played.verdict.reason, "no action. I am (a), the leader with the lock");
+}
+
+#[test]
+fn leader_keeps_a_slot_for_every_other_member() {
+    let played = Scene::of("a", "a").play();
+    let slots = played.effects.iter().find_map(|effect| match effect {
+        Effect::SyncSlots(slots) => Some(slots.iter().map(|slot| slot.name.as_str()).collect::<Vec<_>>()),
+        _ => None,
+    });
+    assert_eq!(slots, Some(vec!["b", "c"]));
+}
+
+#[test]
+fn leader_that_lost_the_lock_stops_at_once() {
+    let mut scene = Scene::of("a", "a");
+    scene.renew = Outcome::Rejected("b holds it".to_owned());
+    scene.play().expect("lead-lost", &["RenewLeader", "stop Immediate Demote"]);
+}
+
+#[test]
+fn unanswered_renewal_changes_nothing_while_the_lease_is_good() {
+    let mut scene = Scene::of("a", "a");
+    scene.renew = Outcome::Unreachable("timeout".to_owned());
+    scene.play().expect("lead-unsure", &["RenewLeader"]);
+}
+
+#[test]
+fn unanswered_renewal_near_the_end_of_the_lease_stops_the_primary() {
+    let mut scene = Scene::of("a", "a");
+    scene.renew = Outcome::Unreachable("timeout".to_owned());
+    scene.view.lease = LeaseView::Held(NOW.plus(std::time::Duration::from_secs(3)));
+    scene.play().expect("lead-lost", &["RenewLeader", "stop Immediate Demote"]);
+}
+
+/// Pitfall 2: the monitoring query times out, PostgreSQL is busy.
+#[test]
+fn a_server_that_does_not_answer_keeps_its_role() {
+    let mut scene = Scene::of("a", "a");
+    scene.view.pg.server = None;
+    let played = scene.play();
+    played.expect("no-answer", &["RenewLeader"]);
+    assert_eq!(played.record().role, "primary");
+}
+
+/// Pitfall 22: the store is wiped; the leader restores what it knows.
+#[test]
+fn leader_restores_configuration_and_identifier() {
+    let mut scene = Scene::of("a", "a");
+    cluster_of(&mut scene).config = None;
+    cluster_of(&mut scene).initialize = None;
+    let written = format!("put initialize {SYSTEM_ID}");
+    scene.play().expect("lead", &[&written, "RenewLeader", "put config {}"]);
+}
+
+/// Pitfall 12: nobody rewinds before the new timeline's checkpoint.
+#[test]
+fn checkpoint_follows_promotion_and_is_announced() {
+    let mut scene = Scene::of("a", "a");
+    scene.memory.promoted = AfterPromote::CheckpointPending;
+    let played = scene.play();
+    played.expect("lead-checkpoint", &["RenewLeader", "Checkpoint"]);
+    assert_eq!(played.record().checkpoint_after_promote, Some(false));
+
+    let done = scene.finished(Task::Checkpoint, Ok(())).play();
+    assert_eq!(done.record().checkpoint_after_promote, None);
+}
+
+#[test]
+fn new_timeline_gets_a_history_row() {
+    let mut scene = Scene::of("a", "a");
+    scene.view.pg.server.as_mut().expect("running").timeline = Some(Timeline(2));
+    let switch = TimelineSwitch {
+        timeline: Timeline(1),
+        switchpoint: Lsn(900),
+        reason: "no recovery target specified".to_owned(),
+    };
+    scene.own_history = Some(vec![switch]);
+    let row = r#"put history [[1,900,"no recovery target specified","2030-01-01T00:00:00.000000+00:00","a"]]"#;
+    scene.play().expect("lead", &["RenewLeader", row]);
+}
+
+#[test]
+fn required_fence_that_fails_costs_the_lead() {
+    let mut scene = Scene::of("a", "a");
+    scene.view.fence.failed = true;
+    scene.play().expect("lead-unfenced", &["RenewLeader", "stop Immediate Demote", "ReleaseLeader"]);
+}
+
+#[test]
+fn paused_leader_without_primary_gives_the_lock_away() {
+    let mut scene = Scene::of("b", "a");
+    cluster_of(&mut scene).leader.as_mut().expect("a leader").name = "b".to_owned();
+    scene.view.settings = settings(json!({"pause": true}));
+    scene.play().expect("paused", &["ReleaseLeader", "Disarm"]);
+}
+
+#[test]
+fn switchover_stops_with_a_checkpoint_first() {
+    let mut scene = Scene::of("a", "a");
+    let failover = model::FailoverKey { leader: Some("a".into()), candidate: Some("b".into()), scheduled_at: None };
+    cluster_of(&mut scene).failover = Some(model::Versioned { value: failover, version: 8 });
+    let played = scene.play();
+    played.expect("switchover", &["RenewLeader", "stop Fast Switchover"]);
+    assert!(
+        played.effects.iter().any(|effect| matches!(
+            effect,
+            Effect::StartTask(Task::Stop { mode: StopMode::Fast, checkpoint: true, .. })
+        ))
+    );
+}
+
+#[test]
+fn impossible_switchover_is_cleared_and_explained() {
+    for (name, change) in [
+        ("unreachable", (|scene: &mut Scene| drop(scene.peers.remove("b"))) as fn(&mut Scene)),
+        ("lagging", |scene| {
+            cluster_of(scene).status.optime = Some(Lsn(50_000_000));
+        }),
+        ("nofailover", |scene| {
+            cluster_of(scene).members[1].tags.0.insert("nofailover".into(), true.into());
+        }),
+    ] {
+        let mut scene = Scene::of("a", "a");
+        let failover = model::FailoverKey { leader: Some("a".into()), candidate: Some("b".into()), scheduled_at: None };
+        cluster_of(&mut scene).failover = Some(model::Versioned { value: failover, version: 8 });
+        change(&mut scene);
+        let played = scene.play();
+        assert!(played.verdict.reason.starts_with("switchover is not possible"), "{name}: {}", played.verdict.reason);
+        played.expect("lead", &["RenewLeader", "put failover {}"]);
+    }
+}
+
+#[test]
+fn scheduled_switchover_waits_then_runs_or_is_discarded() {
+    for (at, rule, effects) in [
+        ("2030-01-01T00:00:05Z", "lead", vec!["RenewLeader"]),
+        (
+            "2030-01-01T00:00:00Z",
+            "switchover",
+            vec!["RenewLeader", r#"put failover {"leader":"a","member":"b"}"#, "stop Fast Switchover"],
+        ),
+        ("2029-12-31T23:59:00Z", "lead", vec!["RenewLeader", "put failover {}"]),
+    ] {
+        let mut scene = Scene::of("a", "a");
+        let scheduled_at = Some(at.parse().expect("a time"));
+        let failover = model::FailoverKey { leader: Some("a".into()), candidate: Some("b".into()), scheduled_at };
+        cluster_of(&mut scene).failover = Some(model::Versioned { value: failover, version: 8 });
+        scene.play().expect(rule, &effects);
+    }
+}

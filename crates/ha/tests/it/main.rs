@@ -1,0 +1,10 @@
+//! Table tests of the decision core: a scene in, the exact effects and the verdict out.
+
+mod bootstrap;
+mod failover;
+mod lead;
+mod operators;
+mod recover;
+mod scene;
+mod shutdown;
+mod store_lost;

@@ -1,0 +1,174 @@
+//! PostgreSQL is down.
+
+use ha::memory::{Divergence, Retry};
+use ha::step::{Outcome, ServerPosition, Task};
+use model::lsn::TimelineSwitch;
+use model::pg::{ControlState, Unfinished};
+use model::{Lsn, Timeline};
+use serde_json::json;
+
+use crate::scene::*;
+
+fn promoted_at(switchpoint: u64) -> Result<ServerPosition, String> {
+    let switch = TimelineSwitch { timeline: Timeline(1), switchpoint: Lsn(switchpoint), reason: String::new() };
+    Ok(ServerPosition {
+        in_recovery: false,
+        system_id: SYSTEM_ID.to_owned(),
+        timeline: Timeline(2),
+        lsn: Lsn(5000),
+        history: vec![switch],
+    })
+}
+
+/// `b` leads on timeline 2; `a` was primary on timeline 1 and is down.
+fn old_primary(state: ControlState) -> Scene {
+    let mut scene = Scene::of("a", "b").pg_down(state);
+    scene.view.pg.recovery_configured = false;
+    scene.memory.role = model::Role::Primary;
+    scene.memory.disarmed = true;
+    cluster_of(&mut scene).members[1].timeline = Some(Timeline(2));
+    scene
+}
+
+#[test]
+fn crashed_primary_with_the_lock_starts_again_at_once() {
+    let played = Scene::of("a", "a").pg_down(ControlState::InProduction).play();
+    played.expect("recover-primary", &["RenewLeader", "start primary"]);
+    assert_eq!(played.record().state, "starting");
+}
+
+#[test]
+fn crashed_primary_gives_way_at_once_where_the_start_timeout_is_zero() {
+    let mut scene = Scene::of("a", "a").pg_down(ControlState::InProduction);
+    scene.view.settings = settings(json!({"primary_start_timeout": 0}));
+    scene.play().expect("recover-give-up", &["ReleaseLeader", "Disarm"]);
+
+    scene.peers.clear();
+    scene.play().expect("recover-primary", &["RenewLeader", "start primary"]);
+}
+
+#[test]
+fn primary_that_does_not_start_gives_way_if_it_can() {
+    let mut scene = Scene::of("a", "a").pg_down(ControlState::InProduction);
+    scene.memory.retry = Retry { failures: 1, not_before: Some(NOW) };
+    scene.play().expect("recover-give-up", &["ReleaseLeader", "Disarm"]);
+}
+
+#[test]
+fn no_start_as_primary_without_the_lease() {
+    for renew in [Outcome::Rejected("b holds it".into()), Outcome::Unreachable("timeout".into())] {
+        let mut scene = Scene::of("a", "a").pg_down(ControlState::InProduction);
+        scene.renew = renew;
+        let played = scene.play();
+        assert_eq!(played.effects(), ["RenewLeader"]);
+    }
+}
+
+#[test]
+fn standby_with_the_lock_starts_read_only() {
+    let mut scene = Scene::of("b", "b").pg_down(ControlState::InArchiveRecovery);
+    scene.view.pg.recovery_configured = true;
+    scene.play().expect("recover-readonly", &["RenewLeader", "start standby of nobody"]);
+}
+
+#[test]
+fn former_primary_whose_wal_was_all_copied_starts_as_standby() {
+    let mut scene = old_primary(ControlState::ShutDown);
+    scene.server = promoted_at(991);
+    scene.play().expect("recover-standby", &["start standby of 127.0.0.1:5433"]);
+}
+
+#[test]
+fn former_primary_that_wrote_more_is_rewound() {
+    let mut scene = old_primary(ControlState::ShutDown);
+    scene.server = promoted_at(990);
+    scene.play().expect("rewind", &["rewind to 127.0.0.1:5433"]);
+}
+
+#[test]
+fn crashed_former_primary_replays_its_wal_first() {
+    let scene = old_primary(ControlState::InProduction);
+    scene.play().expect("crash-recovery", &["CrashRecovery"]);
+}
+
+#[test]
+fn rewind_waits_for_the_checkpoint_and_for_the_promotion() {
+    let mut scene = old_primary(ControlState::ShutDown);
+    scene.server = promoted_at(990);
+    cluster_of(&mut scene).members[1].checkpoint_after_promote = Some(false);
+    scene.play().expect("rewind-wait", &[]);
+
+    let mut scene = old_primary(ControlState::ShutDown);
+    scene.server = promoted_at(990).map(|position| ServerPosition { in_recovery: true, ..position });
+    scene.play().expect("rewind-wait", &[]);
+
+    let mut scene = old_primary(ControlState::ShutDown);
+    scene.server = Err("connection refused".to_owned());
+    scene.play().expect("rewind-wait", &[]);
+}
+
+#[test]
+fn divergence_that_cannot_be_rewound_follows_the_policy() {
+    let mut scene = old_primary(ControlState::ShutDown);
+    scene.server = promoted_at(990);
+    scene.view.settings = settings(json!({"postgresql": {"use_pg_rewind": false}}));
+    // Nothing may be removed: it runs as a standby that cannot stream, and says what to do.
+    scene.play().expect("recover-standby", &["start standby of 127.0.0.1:5433"]);
+
+    let policy = json!({"postgresql": {"use_pg_rewind": false, "remove_data_directory_on_diverged_timelines": true}});
+    scene.view.settings = settings(policy);
+    scene.play().expect("reinit", &["RemoveDataDir"]);
+}
+
+#[test]
+fn running_standby_that_diverged_says_what_to_do() {
+    let mut scene = Scene::of("b", "a");
+    scene.view.settings = settings(json!({"postgresql": {"use_pg_rewind": false}}));
+    scene.memory.divergence = Divergence::Diverged;
+    scene.memory.checked_against = Some(("a".into(), Some(Timeline(1))));
+    scene.memory.disarmed = true;
+    let played = scene.play();
+    played.expect("diverged", &[]);
+    assert!(played.verdict.reason.contains("patronictl reinit"), "{}", played.verdict.reason);
+}
+
+#[test]
+fn failed_rewinds_are_bounded_and_then_visible() {
+    let rewind = Task::Rewind { source: upstream("b", "a") };
+    let mut scene = old_primary(ControlState::ShutDown).finished(rewind, Err("target server must be shut down".into()));
+    scene.memory.divergence = Divergence::Diverged;
+    for failures in 1..=3 {
+        let played = scene.play();
+        assert_eq!(played.verdict.memory.retry.failures, failures);
+        played.expect("recover-backoff", &[]);
+        scene.memory = played.verdict.memory;
+    }
+    scene.view.finished = None;
+    scene.view.now = scene.view.now.plus(std::time::Duration::from_secs(60));
+    let played = scene.play();
+    played.expect("diverged", &[]);
+    assert!(played.verdict.reason.contains("target server must be shut down"), "{}", played.verdict.reason);
+}
+
+/// Pitfall 24: a half-rewound directory is never started.
+#[test]
+fn interrupted_rewind_is_rewound_again_and_never_started() {
+    let mut scene = old_primary(ControlState::InArchiveRecovery);
+    scene.view.pg.unfinished = Some(Unfinished::Rewind);
+    scene.memory.divergence = Divergence::Fits;
+    scene.play().expect("rewind", &["rewind to 127.0.0.1:5433"]);
+
+    cluster_of(&mut scene).leader = None;
+    scene.play().expect("rewind-wait", &[]);
+
+    let mut scene = Scene::of("a", "a").pg_down(ControlState::InArchiveRecovery);
+    scene.view.pg.unfinished = Some(Unfinished::Rewind);
+    scene.play().expect("recover-give-up", &["ReleaseLeader", "Disarm"]);
+}
+
+#[test]
+fn paused_means_no_start() {
+    let mut scene = Scene::of("a", "a").pg_down(ControlState::InProduction);
+    scene.view.settings = settings(json!({"pause": true}));
+    scene.play().expect("paused-down", &["Disarm", "ReleaseLeader"]);
+}
