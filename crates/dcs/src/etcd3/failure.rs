@@ -107,15 +107,20 @@ fn root_cause<'a>(status: &'a (dyn std::error::Error + 'static)) -> Option<&'a i
     None
 }
 
+/// Makes a failure of a message for people.
+type Make = fn(String) -> Failure;
+
 /// Messages that mean something else than their code. etcd's texts are part of its interface: clients in all
 /// languages compare them, because several meanings share a code.
-const MESSAGES: &[(&str, fn(String) -> Failure)] = &[
+const MESSAGES: &[(&str, Make)] = &[
     ("requested lease not found", |_| Failure::LeaseGone),
     ("authentication failed", Failure::Credentials),
     ("user name is empty", Failure::LoginAgain),
     ("invalid auth token", Failure::LoginAgain),
     ("revision of auth store is old", Failure::LoginAgain),
     ("permission denied", Failure::LoginAgain),
+    // Of the gRPC library below etcd, for what is too large even to be looked at.
+    ("received message larger than max", Failure::Refused),
 ];
 
 /// Message first, then code; codes without a row ask for another try, `Unknown` among them: it is what a member that
@@ -157,6 +162,7 @@ mod tests {
     #[case("Unknown", "etcdserver: invalid auth token", "login")]
     #[case("InvalidArgument", "etcdserver: authentication failed, invalid user ID or password", "credentials")]
     #[case("InvalidArgument", "etcdserver: request is too large", "refused")]
+    #[case("ResourceExhausted", "grpc: received message larger than max (2 vs. 1)", "refused")]
     fn codes_and_messages(#[case] code: &str, #[case] text: &str, #[case] expected: &str) {
         let meaning = match classify(code, text, text.to_owned(), true) {
             Failure::Again { .. } => "again",

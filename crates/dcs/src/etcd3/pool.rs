@@ -23,6 +23,8 @@ const PAUSE_MIN: Duration = Duration::from_millis(100);
 const PAUSE_MAX: Duration = Duration::from_secs(1);
 /// The least time an endpoint gets to answer.
 const ATTEMPT_MIN: Duration = Duration::from_secs(1);
+/// With less time left than this, another attempt cannot succeed, and would only hide why the others failed.
+const LAST_ATTEMPT_MIN: Duration = Duration::from_millis(20);
 /// Open connections ping this often; etcd closes connections that ping more often than every 5 s.
 const PING_INTERVAL: Duration = Duration::from_secs(6);
 const PING_TIMEOUT: Duration = Duration::from_secs(3);
@@ -121,7 +123,7 @@ impl Pool {
         let started = Instant::now();
         let mut pause = PAUSE_MIN;
         let mut doubtful = false;
-        let mut problem = String::from("no time left");
+        let mut problem = String::from("there is no endpoint");
         loop {
             let endpoints = self.endpoints();
             let first = self.current.load(Ordering::Relaxed);
@@ -140,12 +142,8 @@ impl Pool {
                 problem = format!("{}: {}", endpoint.url, failure.message());
                 tracing::debug!("could not {what} at {problem}");
                 self.leave(endpoint);
-                if Instant::now() >= deadline {
-                    let spent = started.elapsed().as_secs_f64();
-                    return Err(Failure::Again {
-                        message: format!("could not {what} within {spent:.1}s; last, {problem}"),
-                        doubtful,
-                    });
+                if until(deadline) < LAST_ATTEMPT_MIN {
+                    return Err(exhausted(what, started, &problem, doubtful));
                 }
             }
             if behind == endpoints.len() {
@@ -153,7 +151,10 @@ impl Pool {
                 tracing::warn!("all etcd endpoints answer with an older state than before ({problem}): taking it");
                 self.seen.forget();
             }
-            sleep(pause.min(until(deadline))).await;
+            if until(deadline) < pause + LAST_ATTEMPT_MIN {
+                return Err(exhausted(what, started, &problem, doubtful));
+            }
+            sleep(pause).await;
             pause = (pause * 2).min(PAUSE_MAX);
         }
     }
@@ -249,6 +250,11 @@ fn until(deadline: Instant) -> Duration {
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn exhausted(what: &str, started: Instant, problem: &str, doubtful: bool) -> Failure {
+    let spent = started.elapsed().as_secs_f64();
+    Failure::Again { message: format!("could not {what} within {spent:.1}s; last, {problem}"), doubtful }
 }
 
 fn explain(what: &str, url: &str, failure: Failure) -> Failure {

@@ -199,13 +199,16 @@ impl Reader<'_> {
 
     /// One address as a URL; a scheme in the address is taken before the setting `protocol`.
     fn url(&self, setting: &str, text: &str, default_port: Option<u16>) -> Result<String, OpenError> {
-        let expected = || bad(setting, &format!("{text:?}: expected host:port"));
+        // Credentials are taken from `url` only, and shown nowhere.
+        let (text, _) = split_user(text);
+        let shown = text.rsplit('@').next().unwrap_or_default();
+        let expected = || bad(setting, &format!("{shown:?}: expected host:port"));
         let (scheme, rest) = match text.split_once("://") {
             Some((scheme, rest)) => {
                 check_protocol(setting, scheme)?;
                 (scheme.to_owned(), rest.trim_end_matches('/'))
             }
-            None => (self.protocol()?, text),
+            None => (self.protocol()?, text.as_str()),
         };
         let address = HostPort::parse(rest, default_port.unwrap_or(DEFAULT_PORT)).ok_or_else(expected)?;
         if address.host.is_empty() || address.host.contains(['@', '?', '#', '%']) {
@@ -273,6 +276,8 @@ mod tests {
     #[case(json!({}), "section etcd3: no address given: expected host, hosts, url or proxy")]
     #[case(json!({"hosts": ""}), "section etcd3: no address given: expected host, hosts, url or proxy")]
     #[case(json!({"host": "a:b"}), "etcd3.host: \"a:b\": expected host:port")]
+    #[case(json!({"host": "u:secret@a:1"}), "etcd3.host: \"a:1\": expected host:port")]
+    #[case(json!({"url": "http://u:secret@a:b"}), "etcd3.url: \"http://a:b\": expected host:port")]
     #[case(json!({"hosts": [1]}), "etcd3.hosts: 1: expected host:port")]
     #[case(json!({"hosts": {}}), "etcd3.hosts: {}: expected a list of host:port")]
     #[case(json!({"host": "a", "port": 0}), "etcd3.port: \"0\": expected a number from 1 to 65535")]

@@ -30,6 +30,22 @@ struct Node {
 impl Etcd {
     /// Starts a cluster of `size` servers and waits until all of them accept connections.
     pub async fn start(size: usize) -> Etcd {
+        Etcd::launch_all(size, "http", &[]).await
+    }
+
+    /// Starts one server that talks TLS and asks clients for a certificate.
+    pub async fn start_tls(files: &Certificates) -> Etcd {
+        let arguments = [
+            ("--cert-file", files.path("cert")),
+            ("--key-file", files.path("key")),
+            ("--trusted-ca-file", files.path("cacert")),
+        ];
+        let mut flags: Vec<String> = arguments.into_iter().flat_map(|(flag, path)| [flag.to_owned(), path]).collect();
+        flags.push("--client-cert-auth".to_owned());
+        Etcd::launch_all(1, "https", &flags).await
+    }
+
+    async fn launch_all(size: usize, scheme: &str, more: &[String]) -> Etcd {
         assert!(
             Path::new(ETCD).exists(),
             "{ETCD} is missing, and these tests need a real etcd: scripts/install-deps installs it"
@@ -41,8 +57,8 @@ impl Etcd {
             let arguments = [
                 ("--name", format!("n{client}")),
                 ("--data-dir", home.path().join(format!("n{client}")).display().to_string()),
-                ("--listen-client-urls", url(*client)),
-                ("--advertise-client-urls", url(*client)),
+                ("--listen-client-urls", format!("{scheme}://127.0.0.1:{client}")),
+                ("--advertise-client-urls", format!("{scheme}://127.0.0.1:{client}")),
                 ("--listen-peer-urls", url(*peer)),
                 ("--initial-advertise-peer-urls", url(*peer)),
                 ("--initial-cluster", members.join(",")),
@@ -51,7 +67,8 @@ impl Etcd {
                 ("--unsafe-no-fsync", String::new()),
             ];
             let flags = arguments.into_iter().flat_map(|(flag, value)| [flag.to_owned(), value]);
-            Node { client_port: *client, arguments: flags.filter(|text| !text.is_empty()).collect(), child: None }
+            let arguments = flags.filter(|text| !text.is_empty()).chain(more.iter().cloned()).collect();
+            Node { client_port: *client, arguments, child: None }
         });
         let mut etcd = Etcd { nodes: nodes.collect(), home };
         for index in 0..size {
@@ -76,9 +93,15 @@ impl Etcd {
         }
     }
 
-    /// SIGSTOP: connections stay open, and nothing is answered.
-    pub fn freeze(&self, index: usize) {
+    /// SIGSTOP: connections stay open, and nothing is answered. Returns when every thread has stopped.
+    pub async fn freeze(&self, index: usize) {
         self.signal(index, Signal::STOP);
+        let pid = self.nodes[index].child.as_ref().map(Child::id).expect("a running etcd");
+        let deadline = Instant::now() + START_LIMIT;
+        while !threads_are_stopped(pid) {
+            assert!(Instant::now() < deadline, "etcd does not stop");
+            sleep(Duration::from_millis(10)).await;
+        }
     }
 
     /// SIGCONT.
@@ -99,8 +122,8 @@ impl Etcd {
         std::fs::remove_dir_all(data).expect("remove the data of etcd");
     }
 
-    /// Runs `etcdctl` with these arguments at the first server.
-    pub fn etcdctl(&self, arguments: &[&str]) {
+    /// What `etcdctl` prints when run with these arguments at the first server.
+    pub fn etcdctl(&self, arguments: &[&str]) -> String {
         let output = Command::new("etcdctl")
             .env("ETCDCTL_API", "3")
             .args(["--endpoints", &self.hosts()[0]])
@@ -108,6 +131,7 @@ impl Etcd {
             .output()
             .expect("run etcdctl");
         assert!(output.status.success(), "etcdctl {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8_lossy(&output.stdout).into_owned()
     }
 
     fn signal(&self, index: usize, signal: Signal) {
@@ -155,6 +179,14 @@ impl Drop for Etcd {
     }
 }
 
+fn threads_are_stopped(pid: u32) -> bool {
+    let threads = std::fs::read_dir(format!("/proc/{pid}/task")).expect("list the threads of etcd");
+    threads.flatten().all(|thread| {
+        let status = std::fs::read_to_string(thread.path().join("status")).unwrap_or_default();
+        status.contains("State:\tT")
+    })
+}
+
 fn url(port: u16) -> String {
     format!("http://127.0.0.1:{port}")
 }
@@ -168,4 +200,34 @@ fn free_port() -> u16 {
         }
     }
     panic!("no free port");
+}
+
+/// A certificate authority and one certificate of it, for 127.0.0.1, good for servers and clients.
+pub struct Certificates(TempDir);
+
+impl Certificates {
+    /// Makes them with the program `openssl`.
+    pub fn make() -> Certificates {
+        let files = Certificates(TempDir::with_prefix("certificates-").expect("a temporary directory"));
+        let (ca, ca_key) = (files.path("cacert"), files.path("ca_key"));
+        let (cert, key) = (files.path("cert"), files.path("key"));
+        let new = ["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2"];
+        let ca_extensions = ["-addext", "keyUsage=critical,keyCertSign,digitalSignature"];
+        run_openssl(&[&new[..], &["-subj", "/CN=ca", "-keyout", &ca_key, "-out", &ca], &ca_extensions].concat());
+        let issued_by = ["-CA", &ca, "-CAkey", &ca_key, "-subj", "/CN=node", "-keyout", &key, "-out", &cert];
+        let extensions = ["basicConstraints=critical,CA:FALSE", "subjectAltName=IP:127.0.0.1"];
+        let extensions = extensions.iter().flat_map(|text| ["-addext", text]).collect::<Vec<_>>();
+        run_openssl(&[&new[..], &issued_by, &extensions].concat());
+        files
+    }
+
+    /// Path of `cacert`, `cert` or `key`.
+    pub fn path(&self, name: &str) -> String {
+        self.0.path().join(format!("{name}.pem")).display().to_string()
+    }
+}
+
+fn run_openssl(arguments: &[&str]) {
+    let output = Command::new("openssl").args(arguments).output().expect("run openssl");
+    assert!(output.status.success(), "openssl {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
 }
