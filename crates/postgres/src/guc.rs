@@ -1,0 +1,328 @@
+//! The parameters that must agree across a cluster, and what PostgreSQL is started with.
+//!
+//! Controlled parameters stand on the postmaster's command line, where no file can override them, and come only from
+//! the dynamic configuration, `listen` and `scope`.
+
+use std::collections::BTreeMap;
+
+use model::Role;
+use model::units::{Base, parse_bool, parse_int};
+
+use crate::config::PgConfig;
+use crate::control::ControlFile;
+use crate::recovery::is_recovery_parameter;
+
+/// Which values of a controlled parameter are accepted; others are replaced by the default.
+enum Accept {
+    /// Never from `parameters`.
+    Never,
+    /// One of the names of `wal_level`.
+    WalLevel,
+    /// Only true.
+    True,
+    /// `on` or `off`.
+    Bool,
+    /// A whole number, at least this.
+    Int(i64),
+}
+
+struct Controlled {
+    name: &'static str,
+    default: &'static str,
+    accept: Accept,
+    /// `server_version_num` of the release that has it.
+    since: u32,
+}
+
+const fn controlled(name: &'static str, default: &'static str, accept: Accept, since: u32) -> Controlled {
+    Controlled { name, default, accept, since }
+}
+
+/// In the order of the command line.
+const CONTROLLED: &[Controlled] = &[
+    controlled("listen_addresses", "", Accept::Never, 0),
+    controlled("port", "", Accept::Never, 0),
+    controlled("cluster_name", "", Accept::Never, 90_500),
+    controlled("wal_level", "hot_standby", Accept::WalLevel, 0),
+    controlled("hot_standby", "on", Accept::True, 0),
+    controlled("max_connections", "100", Accept::Int(25), 0),
+    controlled("max_wal_senders", "10", Accept::Int(3), 0),
+    controlled("max_prepared_transactions", "0", Accept::Int(0), 0),
+    controlled("max_locks_per_transaction", "64", Accept::Int(32), 0),
+    controlled("track_commit_timestamp", "off", Accept::Bool, 90_500),
+    controlled("max_replication_slots", "10", Accept::Int(4), 90_400),
+    controlled("max_worker_processes", "8", Accept::Int(2), 90_400),
+    controlled("wal_log_hints", "on", Accept::Bool, 90_400),
+];
+
+/// Controlled, but only in the file: both can be changed without a restart.
+const WAL_KEEP: [&str; 2] = ["wal_keep_segments", "wal_keep_size"];
+const WAL_KEEP_DEFAULT_MB: i64 = 128;
+const SEGMENT_MB: i64 = 16;
+
+/// Parameters by name.
+pub(crate) type Parameters = BTreeMap<String, String>;
+
+/// What the configuration asks for, resolved for one version and role.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Effective {
+    /// Controlled parameters, in the order of the command line.
+    pub controlled: Vec<(&'static str, String)>,
+    /// Everything for the file, controlled ones included; no recovery parameters.
+    pub file: Parameters,
+}
+
+impl Effective {
+    /// The postmaster's arguments after `-D` and `--config-file`.
+    pub fn arguments(&self) -> Vec<String> {
+        self.controlled.iter().map(|(name, value)| format!("--{name}={value}")).collect()
+    }
+
+    /// A standby cannot start with less than its primary has (PostgreSQL documentation, 27.4.3): raises these to the
+    /// values in the control file.
+    pub fn raise_to(&mut self, control: &ControlFile, version: u32) {
+        for (name, value) in &mut self.controlled {
+            let required = match *name {
+                "max_connections" => control.max_connections,
+                "max_prepared_transactions" => control.max_prepared_transactions,
+                "max_locks_per_transaction" => control.max_locks_per_transaction,
+                "max_worker_processes" if version >= 90_400 => control.max_worker_processes,
+                "max_wal_senders" if version >= 120_000 => control.max_wal_senders,
+                _ => continue,
+            };
+            if parse_int(value, Base::Plain).is_some_and(|configured| i64::from(required) > configured) {
+                tracing::warn!(
+                    "{name} is {value} in the configuration and was {required} on the primary that this standby \
+                     follows: it starts with {required}"
+                );
+                *value = required.to_string();
+            }
+        }
+    }
+
+    /// Sets a controlled parameter for this start only.
+    pub fn set(&mut self, name: &str, to: &str) {
+        for (_, value) in self.controlled.iter_mut().filter(|(known, _)| *known == name) {
+            *value = to.to_owned();
+        }
+    }
+}
+
+/// Resolves the parameters for a server version (`server_version_num`, 150000 for any 15) and role.
+pub(crate) fn effective(config: &PgConfig, version: u32, role: Role) -> Effective {
+    let asked = &config.parameters.base;
+    let controlled: Vec<(&'static str, String)> = CONTROLLED
+        .iter()
+        .filter(|parameter| version >= parameter.since)
+        .map(|parameter| (parameter.name, value_of(parameter, config, version)))
+        .collect();
+    let mut file = asked.clone();
+    for (name, value) in config.parameters.overrides(role) {
+        if is_controlled(&name) {
+            tracing::warn!("{name} in the parameters for role {} is not used: it must agree everywhere", role.as_str());
+        } else {
+            file.insert(name, value);
+        }
+    }
+    file.retain(|name, _| !is_controlled(name) && !is_recovery_parameter(name));
+    file.extend(controlled.iter().map(|(name, value)| ((*name).to_owned(), value.clone())));
+    let (name, value) = wal_keep(asked, version);
+    file.insert(name.to_owned(), value);
+    Effective { controlled, file }
+}
+
+/// Whether a parameter is controlled.
+pub(crate) fn is_controlled(name: &str) -> bool {
+    WAL_KEEP.contains(&name) || CONTROLLED.iter().any(|parameter| parameter.name == name)
+}
+
+/// Names of the parameters on the command line.
+pub(crate) fn command_line_names() -> impl Iterator<Item = &'static str> {
+    CONTROLLED.iter().map(|parameter| parameter.name)
+}
+
+fn value_of(parameter: &Controlled, config: &PgConfig, version: u32) -> String {
+    match parameter.name {
+        "listen_addresses" => return config.listen.hosts.join(","),
+        "port" => return config.listen.port.to_string(),
+        "cluster_name" => return config.scope.clone(),
+        _ => {}
+    }
+    let asked = config.parameters.base.get(parameter.name);
+    let accepted = asked.filter(|value| {
+        let fits = accepts(&parameter.accept, value);
+        if !fits {
+            tracing::warn!(
+                "postgresql.parameters.{} {value:?} is not accepted; {} is used",
+                parameter.name,
+                parameter.default
+            );
+        }
+        fits
+    });
+    let value = accepted.map_or(parameter.default, String::as_str);
+    match parameter.accept {
+        Accept::WalLevel => match value.to_ascii_lowercase().as_str() {
+            "logical" => "logical".to_owned(),
+            _ if version >= 90_600 => "replica".to_owned(),
+            _ => "hot_standby".to_owned(),
+        },
+        _ => value.to_owned(),
+    }
+}
+
+fn accepts(rule: &Accept, value: &str) -> bool {
+    match rule {
+        Accept::Never => false,
+        Accept::WalLevel => {
+            matches!(value.to_ascii_lowercase().as_str(), "hot_standby" | "replica" | "logical")
+        }
+        Accept::True => parse_bool(value) == Some(true),
+        Accept::Bool => parse_bool(value).is_some(),
+        Accept::Int(least) => parse_int(value, Base::Plain).is_some_and(|number| number >= *least),
+    }
+}
+
+/// `wal_keep_size` (13 and later) or `wal_keep_segments`, whichever of the two was asked for.
+fn wal_keep(asked: &Parameters, version: u32) -> (&'static str, String) {
+    let size_mb = asked.get("wal_keep_size").and_then(|text| parse_int(text, Base::Bytes(1 << 20)));
+    let size_mb = size_mb.filter(|mb| *mb >= SEGMENT_MB);
+    let segments = asked.get("wal_keep_segments").and_then(|text| parse_int(text, Base::Plain));
+    let segments = segments.filter(|count| *count >= 1);
+    if version >= 130_000 {
+        let native = asked.get("wal_keep_size").filter(|_| size_mb.is_some()).cloned();
+        let converted = segments.map(|count| count.saturating_mul(SEGMENT_MB)).unwrap_or(WAL_KEEP_DEFAULT_MB);
+        ("wal_keep_size", native.unwrap_or_else(|| format!("{converted}MB")))
+    } else {
+        let converted = (size_mb.unwrap_or(WAL_KEEP_DEFAULT_MB) + SEGMENT_MB / 2) / SEGMENT_MB;
+        ("wal_keep_segments", segments.unwrap_or(converted).to_string())
+    }
+}
+
+/// The base unit a parameter of `pg_settings.unit` is counted in.
+fn base_of(unit: &str) -> Base {
+    match unit {
+        "B" => Base::Bytes(1),
+        "kB" => Base::Bytes(1 << 10),
+        "8kB" => Base::Bytes(8 << 10),
+        "16MB" => Base::Bytes(16 << 20),
+        "MB" => Base::Bytes(1 << 20),
+        "ms" => Base::Micros(1000),
+        "s" => Base::Micros(1_000_000),
+        "min" => Base::Micros(60_000_000),
+        _ => match unit.strip_suffix("kB").and_then(|blocks| blocks.parse::<u64>().ok()) {
+            Some(kilobytes) => Base::Bytes(kilobytes << 10),
+            None => Base::Plain,
+        },
+    }
+}
+
+/// Whether two spellings mean the same value of a parameter with this `pg_settings.vartype` and `unit`.
+pub(crate) fn same_value(a: &str, b: &str, vartype: &str, unit: &str) -> bool {
+    match vartype {
+        "bool" => parse_bool(a).is_some() && parse_bool(a) == parse_bool(b),
+        "integer" => {
+            let number = |text| parse_int(text, base_of(unit));
+            number(a).is_some() && number(a) == number(b)
+        }
+        "real" => match (a.trim().parse::<f64>(), b.trim().parse::<f64>()) {
+            (Ok(a), Ok(b)) => a == b,
+            _ => a == b,
+        },
+        "enum" => a.eq_ignore_ascii_case(b),
+        _ => a == b,
+    }
+}
+
+/// A value as PostgreSQL's `SHOW` prints it: in the largest unit that divides it.
+pub(crate) fn human_value(value: &str, vartype: &str, unit: &str) -> String {
+    const SIZES: &[(&str, u64)] = &[("TB", 1 << 40), ("GB", 1 << 30), ("MB", 1 << 20), ("kB", 1 << 10), ("B", 1)];
+    const TIMES: &[(&str, u64)] =
+        &[("d", 86_400_000_000), ("h", 3_600_000_000), ("min", 60_000_000), ("s", 1_000_000), ("ms", 1000), ("us", 1)];
+    if vartype == "bool" {
+        return parse_bool(value).map_or(value, |on| if on { "on" } else { "off" }).to_owned();
+    }
+    let (per, units) = match base_of(unit) {
+        _ if vartype != "integer" => return value.to_owned(),
+        Base::Plain => return parse_int(value, Base::Plain).map_or(value.to_owned(), |number| number.to_string()),
+        Base::Bytes(per) => (per, SIZES),
+        Base::Micros(per) => (per, TIMES),
+    };
+    let Some(number) = parse_int(value, base_of(unit)) else { return value.to_owned() };
+    let total = u64::try_from(number).ok().filter(|number| *number > 0).and_then(|number| number.checked_mul(per));
+    let fitting = total.and_then(|total| units.iter().find(|(_, size)| total % size == 0).map(|unit| (total, unit)));
+    fitting.map_or_else(|| number.to_string(), |(total, (name, size))| format!("{}{name}", total / size))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::{Value, json};
+
+    fn config(parameters: Value) -> PgConfig {
+        let section = json!({
+            "listen": "127.0.0.1,10.0.0.1:5433", "data_dir": "/d", "parameters": parameters,
+            "parameters_replica": {"max_connections": 300, "work_mem": "1MB"},
+            "authentication": {"replication": {"username": "r"}},
+        });
+        let section = section.as_object().cloned().unwrap_or_default();
+        PgConfig::from_section(&section, &serde_json::Map::new(), "n", "demo").expect("valid")
+    }
+
+    #[test]
+    fn command_line_of_version_15() {
+        let arguments = effective(&config(json!({})), 150_000, Role::Primary).arguments();
+        insta::assert_snapshot!(arguments.join("\n"), @r"
+        --listen_addresses=127.0.0.1,10.0.0.1
+        --port=5433
+        --cluster_name=demo
+        --wal_level=replica
+        --hot_standby=on
+        --max_connections=100
+        --max_wal_senders=10
+        --max_prepared_transactions=0
+        --max_locks_per_transaction=64
+        --track_commit_timestamp=off
+        --max_replication_slots=10
+        --max_worker_processes=8
+        --wal_log_hints=on
+        ");
+    }
+
+    #[test]
+    fn old_versions_get_what_they_know() {
+        let effective = effective(&config(json!({"wal_keep_size": "1GB"})), 90_300, Role::Primary);
+        let names: Vec<&str> = effective.controlled.iter().map(|(name, _)| *name).collect();
+        assert!(!names.contains(&"cluster_name") && !names.contains(&"wal_log_hints"));
+        assert_eq!((&*effective.file["wal_level"], &*effective.file["wal_keep_segments"]), ("hot_standby", "64"));
+    }
+
+    #[test]
+    fn values_that_are_not_accepted_are_replaced() {
+        let parameters = json!({
+            "max_connections": 5, "hot_standby": "off", "wal_level": "Logical", "port": 1, "wal_keep_segments": 10,
+            "recovery_target_time": "now", "primary_conninfo": "x",
+        });
+        let effective = effective(&config(parameters), 150_000, Role::Replica);
+        let value = |name: &str| effective.file.get(name).map(String::as_str);
+        assert_eq!(value("max_connections"), Some("100"));
+        assert_eq!(value("hot_standby"), Some("on"));
+        assert_eq!(value("wal_level"), Some("logical"));
+        assert_eq!(value("port"), Some("5433"));
+        assert_eq!(value("wal_keep_size"), Some("160MB"));
+        assert_eq!(value("work_mem"), Some("1MB"));
+        assert_eq!((value("recovery_target_time"), value("primary_conninfo")), (None, None));
+    }
+
+    #[test]
+    fn values_compare_by_meaning() {
+        assert!(same_value("on", "true", "bool", ""));
+        assert!(same_value("16384", "128MB", "integer", "8kB"));
+        assert!(same_value("0.10", "0.1", "real", ""));
+        assert!(!same_value("a", "A", "string", "") && same_value("a", "A", "enum", ""));
+        assert_eq!(human_value("16384", "integer", "8kB"), "128MB");
+        assert_eq!(human_value("300", "integer", "s"), "5min");
+        assert_eq!(human_value("-1", "integer", "kB"), "-1");
+        assert_eq!(human_value("0200", "string", ""), "0200");
+    }
+}

@@ -1,0 +1,49 @@
+//! Long work that can be told to stop and says how far it is.
+
+use std::sync::Arc;
+
+use model::Lsn;
+use tokio::sync::watch;
+
+/// A report from running work.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Progress {
+    /// The shutdown checkpoint record begins at this position; the process may still be there. A standby has the
+    /// record when it received more than this position.
+    ShutDown(Lsn),
+    /// The server was started and accepts no connections yet.
+    Starting,
+}
+
+/// The caller's end of long work.
+#[derive(Clone)]
+pub struct TaskHandle {
+    /// Becomes true when the work is cancelled; a closed channel never cancels.
+    pub cancelled: watch::Receiver<bool>,
+    /// Called with progress.
+    pub progress: Arc<dyn Fn(Progress) + Send + Sync>,
+}
+
+impl TaskHandle {
+    /// A handle that is never cancelled and whose progress nobody reads.
+    pub fn detached() -> TaskHandle {
+        TaskHandle { cancelled: watch::channel(false).1, progress: Arc::new(|_| {}) }
+    }
+
+    /// Whether the work was told to stop.
+    pub fn is_cancelled(&self) -> bool {
+        *self.cancelled.borrow()
+    }
+
+    /// Returns when the work is told to stop; never, if nobody can.
+    pub async fn until_cancelled(&self) {
+        let mut cancelled = self.cancelled.clone();
+        if cancelled.wait_for(|flag| *flag).await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    }
+
+    pub(crate) fn report(&self, progress: Progress) {
+        (self.progress)(progress);
+    }
+}
