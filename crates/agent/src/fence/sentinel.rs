@@ -79,7 +79,7 @@ impl SentinelFence {
         let (requests, queue) = mpsc::channel(QUEUE_MAX);
         let (broken, postmaster) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU32::new(0)));
         let (required, data_dir) = (options.required, options.data_dir.clone());
-        let keeper = Keeper {
+        let messenger = Messenger {
             options,
             canonical: None,
             link: None,
@@ -88,7 +88,7 @@ impl SentinelFence {
             broken: broken.clone(),
             postmaster: postmaster.clone(),
         };
-        tokio::spawn(keeper.run(queue));
+        tokio::spawn(messenger.run(queue));
         SentinelFence { requests, required, broken, postmaster, data_dir }
     }
 
@@ -138,7 +138,7 @@ impl Fence for SentinelFence {
 }
 
 /// Owns the connection, and remembers what was wished for.
-struct Keeper {
+struct Messenger {
     options: SentinelOptions,
     /// Looked up once: it touches the disk.
     canonical: Option<PathBuf>,
@@ -150,7 +150,7 @@ struct Keeper {
     postmaster: Arc<AtomicU32>,
 }
 
-impl Keeper {
+impl Messenger {
     async fn run(mut self, mut queue: mpsc::Receiver<(Wish, oneshot::Sender<Result<(), String>>)>) {
         loop {
             let waits_to_retry = !self.delivered;
@@ -269,5 +269,29 @@ async fn listen(link: &mut Option<Link>) -> std::io::Result<Answer> {
     match link {
         Some(link) => link.next().await,
         None => std::future::pending().await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn without_a_sentinel_nobody_stands_guard_and_where_it_is_required_that_is_a_failure() {
+        let dir = tempfile::tempdir().expect("a directory");
+        // One program does not exist, the other ends at once.
+        for (program, mode) in [("/nonexistent", Mode::Required), ("true", Mode::Required), ("true", Mode::Automatic)] {
+            let mut options = SentinelOptions::new(dir.path().join("data"), "demo/pg1".to_owned(), mode);
+            options.program = PathBuf::from(program);
+            let fence = SentinelFence::new(options);
+            assert!(!fence.failed());
+            let deadline = crate::clock::boot_now().plus(Duration::from_secs(60));
+            let error = fence.arm(deadline).await.expect_err("no sentinel");
+            assert!(error.contains("sentinel of"), "{error}");
+            assert_eq!(fence.failed(), mode == Mode::Required);
+            // Nothing armed is nothing to stop, and a node that does not lead may try again.
+            fence.disarm().await;
+            assert!(!fence.failed());
+        }
     }
 }

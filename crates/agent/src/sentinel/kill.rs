@@ -168,3 +168,41 @@ fn pid_file_process(data_dir: &Path) -> Option<ProcId> {
     let same = (wanted.dev(), wanted.ino()) == (actual.dev(), actual.ino());
     (same && proc::is_postgres(id.pid) && id.alive().is_some()).then_some(id)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::{BufRead, BufReader};
+    use std::process::{Command, Stdio};
+    use std::time::Instant;
+
+    use super::*;
+
+    /// What a hung disk or a renamed data directory comes to: no file, and no working directory, tells where the server is.
+    #[test]
+    fn a_known_postmaster_is_killed_with_its_children_without_the_data_directory() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let mut bystander = Command::new("sleep").arg("600").current_dir(dir.path()).spawn().expect("sleep");
+        let script = "sleep 600 & echo $!; wait";
+        let mut server = Command::new("sh").args(["-c", script]).stdout(Stdio::piped()).spawn().expect("sh");
+        let mut line = String::new();
+        BufReader::new(server.stdout.take().expect("piped")).read_line(&mut line).expect("a line");
+        let child = ProcId::of(line.trim().parse().expect("a pid")).expect("a child");
+        let postmaster = ProcId::of(server.id() as i32).expect("a server");
+
+        let known = Known::open(postmaster).expect("a live process");
+        let killed = sweep(&dir.path().join("gone"), Some(&known));
+        assert_eq!(killed, Killed { postmasters: [postmaster].into(), others: [child].into() });
+        let deadline = Instant::now() + Duration::from_secs(10);
+        while killed.all().any(|id| id.alive().is_some()) {
+            assert!(Instant::now() < deadline, "still alive");
+            std::thread::yield_now();
+        }
+        assert!(!server.wait().expect("reap").success());
+        assert!(Known::open(postmaster).is_none());
+
+        // Not PostgreSQL, though it works in the data directory.
+        assert_eq!(sweep(dir.path(), None), Killed::default());
+        assert!(bystander.try_wait().expect("a child").is_none());
+        bystander.kill().and_then(|()| bystander.wait()).expect("reap");
+    }
+}
