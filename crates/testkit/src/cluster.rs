@@ -16,7 +16,7 @@ use crate::wait::wait_for;
 pub const SCOPE: &str = "batman";
 /// How long a cluster may take from nothing to one leader and all replicas streaming, on a busy machine.
 const BOOTSTRAP_LIMIT: Duration = Duration::from_secs(120);
-const LOG_LINES_MAX: usize = 40;
+const LOG_LINES_MAX: usize = 15;
 
 /// What to start.
 #[derive(Clone, Debug)]

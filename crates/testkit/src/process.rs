@@ -107,27 +107,27 @@ pub fn kill_pid(pid: u32, signal: Signal) -> Result<()> {
     kill_process(pid, signal).with_context(|| format!("signal process {}", pid.as_raw_nonzero()))
 }
 
-/// Processes that live in `directory`: their executable or working directory is below it, or an argument names it.
-/// Zombies have none of these and are not listed.
+/// Programs that servers here consist of. A shell or an editor that somebody opened in a test's directory is not ours.
+fn is_server_program(exe: &Path) -> bool {
+    let name = exe.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+    ["postgres", "pg_", "initdb", "etcd", "python3", "patroni"].iter().any(|start| name.starts_with(start))
+}
+
+/// Server processes that live in `directory`: their executable or working directory is below it.
 pub fn in_directory(directory: &Path) -> Vec<u32> {
     let Ok(entries) = fs::read_dir("/proc") else { return Vec::new() };
-    let own = std::process::id();
     entries
         .flatten()
         .filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok())
-        .filter(|pid| *pid != own && lives_in(*pid, directory))
+        .filter(|pid| lives_in(*pid, directory))
         .collect()
 }
 
 fn lives_in(pid: u32, directory: &Path) -> bool {
-    let base = PathBuf::from(format!("/proc/{pid}"));
-    let below = |link: &str| fs::read_link(base.join(link)).is_ok_and(|target| target.starts_with(directory));
-    let named = || {
-        let arguments = fs::read(base.join("cmdline")).unwrap_or_default();
-        let arguments = String::from_utf8_lossy(&arguments);
-        directory.to_str().is_some_and(|text| arguments.split('\0').any(|argument| argument.contains(text)))
-    };
-    below("exe") || below("cwd") || named()
+    let link = |name: &str| fs::read_link(format!("/proc/{pid}/{name}"));
+    // A zombie, or somebody else's process.
+    let Ok(exe) = link("exe") else { return false };
+    is_server_program(&exe) && (exe.starts_with(directory) || link("cwd").is_ok_and(|cwd| cwd.starts_with(directory)))
 }
 
 /// Kills every process that lives in `directory` (see [`in_directory`]) and waits until none is left.

@@ -32,3 +32,18 @@ pub async fn wait_until(what: &str, limit: Duration, mut condition: impl FnMut()
     })
     .await
 }
+
+/// Asks `probe` over and over for as long as `time`; fails as soon as it answers `Err`. For what must *not* happen.
+pub async fn holds_for<F>(what: &str, time: Duration, mut probe: impl FnMut() -> F) -> Result<()>
+where
+    F: Future<Output = Result<()>>,
+{
+    let started = Instant::now();
+    while started.elapsed() < time {
+        if let Err(error) = probe().await {
+            bail!("{what} ended after {:.1} s: {error:#}", started.elapsed().as_secs_f64());
+        }
+        tokio::time::sleep(Duration::from_millis(POLL_MS)).await;
+    }
+    Ok(())
+}

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use serde_json::json;
-use testkit::{ClusterSpec, Flavour, Workload};
+use testkit::{ClusterSpec, Flavour, Workload, measured};
 
 const LIMIT: Duration = Duration::from_secs(60);
 
@@ -21,7 +21,7 @@ async fn switchover_of_upstream_nodes() -> anyhow::Result<()> {
     let listed = cluster.node(&old)?.ctl(&["list", "-f", "json"]).await?.json()?;
     assert_eq!(listed.as_array().map(Vec::len), Some(3), "{listed}");
     let outcome = workload.finish(&cluster, &new).await?;
-    println!("measured: upstream switchover: {outcome}");
+    measured(&format!("upstream switchover: {outcome}"));
     assert!(outcome.missing.is_empty(), "a switchover loses nothing: {outcome:?}");
     cluster.finish()
 }
