@@ -106,7 +106,7 @@ pub struct RunningTask {
 /// A report from a running task.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Progress {
-    /// The shutdown checkpoint is written at this position; the process may still be there.
+    /// The shutdown checkpoint record begins at this position; the process may still be there.
     ShutDown(Lsn),
     /// The server was started and accepts no connections yet.
     Starting,

@@ -145,12 +145,13 @@ impl Cycle<'_> {
         Ok(if good { Ok(()) } else { Err("every candidate lags too far behind".to_owned()) })
     }
 
-    /// A standby that may be promoted has everything up to `checkpoint`. A requested candidate must itself have it.
+    /// A standby that may be promoted has the checkpoint record that begins at `checkpoint`: it received more than that
+    /// position. A requested candidate must itself have it.
     pub fn candidate_has(&self, cluster: &ClusterView, checkpoint: Lsn) -> Need<bool> {
         let requested = cluster.failover.as_ref().filter(|failover| failover.value.scheduled_at.is_none());
         let named = requested.and_then(|failover| failover.value.candidate.as_deref());
         let able = self.able_peers(cluster, named)?;
-        Ok(able.iter().any(|(_, answer)| answer.in_recovery && answer.wal >= checkpoint))
+        Ok(able.iter().any(|(_, answer)| answer.in_recovery && answer.wal > checkpoint))
     }
 
     /// The named member answers and may be promoted.

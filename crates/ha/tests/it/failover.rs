@@ -163,10 +163,10 @@ fn old_leader_releases_the_lock_when_the_candidate_has_the_shutdown_checkpoint()
     let scene = Scene::of("a", "a").running(stop(), None);
     scene.play().expect("hand-over", &["RenewLeader"]);
 
-    let scene = Scene::of("a", "a").running(stop(), Some(Progress::ShutDown(Lsn(1001))));
+    let scene = Scene::of("a", "a").running(stop(), Some(Progress::ShutDown(Lsn(1000))));
     scene.play().expect("hand-over", &["RenewLeader"]);
 
-    let scene = Scene::of("a", "a").running(stop(), Some(Progress::ShutDown(Lsn(1000))));
+    let scene = Scene::of("a", "a").running(stop(), Some(Progress::ShutDown(Lsn(999))));
     scene.play().expect("hand-over", &["ReleaseLeader", "Disarm"]);
 }
 
@@ -174,7 +174,7 @@ fn old_leader_releases_the_lock_when_the_candidate_has_the_shutdown_checkpoint()
 #[test]
 fn another_standby_with_the_checkpoint_does_not_do_for_the_candidate() {
     let stop = Task::Stop { mode: StopMode::Fast, checkpoint: true, purpose: StopPurpose::Switchover };
-    let mut scene = Scene::of("a", "a").running(stop, Some(Progress::ShutDown(Lsn(1000))));
+    let mut scene = Scene::of("a", "a").running(stop, Some(Progress::ShutDown(Lsn(999))));
     let request = FailoverKey { leader: Some("a".into()), candidate: Some("b".into()), scheduled_at: None };
     cluster_of(&mut scene).failover = Some(Versioned { value: request, version: 4 });
     scene.peers.get_mut("b").expect("b").wal = Lsn(999);

@@ -18,7 +18,7 @@ fn leader_stops_hands_over_and_exits() {
     told_to_stop(Scene::of("a", "a")).play().expect("shutdown", &["stop Fast Shutdown"]);
 
     let stop = Task::Stop { mode: StopMode::Fast, checkpoint: true, purpose: StopPurpose::Shutdown };
-    let scene = told_to_stop(Scene::of("a", "a")).running(stop, Some(Progress::ShutDown(Lsn(1000))));
+    let scene = told_to_stop(Scene::of("a", "a")).running(stop, Some(Progress::ShutDown(Lsn(999))));
     scene.play().expect("hand-over", &["ReleaseLeader", "Disarm"]);
 
     let mut scene = told_to_stop(Scene::without_leader("a", "a")).pg_down(ControlState::ShutDown);

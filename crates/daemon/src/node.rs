@@ -1,0 +1,194 @@
+//! [`agent::ports::Node`] over a real [`postgres::Postgres`]: the same words on both sides, and the configuration that
+//! both need.
+
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::time::Duration;
+
+use agent::ports::{Node, StartAs, TaskHandle};
+use async_trait::async_trait;
+use config::LocalConfig;
+use ha::step::{CloneSource, ServerPosition, StopMode, WantedSlot};
+use ha::view::Progress;
+use model::Role;
+use model::lsn::TimelineSwitch;
+use model::pg::{PgSnapshot, Upstream};
+use postgres::{PgConfig, Postgres};
+use serde_json::{Map, Value};
+use tokio::sync::watch;
+
+/// Tells the sentinel which process to watch.
+pub type PidObserver = Box<dyn Fn(Option<u32>) + Send + Sync>;
+
+/// The local PostgreSQL of a production node.
+pub struct PgNode {
+    postgres: Arc<Postgres>,
+    local: Arc<RwLock<LocalConfig>>,
+    data_dir: PathBuf,
+    /// The dynamic configuration as last cached beside the data.
+    cached: Mutex<Option<Map<String, Value>>>,
+    pid_observer: PidObserver,
+}
+
+/// Reads the `postgresql` section as it is with this dynamic configuration.
+pub fn pg_config(local: &LocalConfig, dynamic: &Map<String, Value>) -> Result<PgConfig, String> {
+    let text = |error: config::ConfigError| error.to_string();
+    let section = local.effective_postgresql(dynamic);
+    let bootstrap = local.bootstrap().map_err(text)?.unwrap_or_default();
+    let (name, scope) = (local.name().map_err(text)?, local.scope().map_err(text)?);
+    PgConfig::from_section(&section, &bootstrap, &name, &scope)?.with_dynamic(dynamic)
+}
+
+impl PgNode {
+    /// A node over `postgres`, whose configuration comes from `local` and the dynamic configuration.
+    pub fn new(
+        postgres: Arc<Postgres>,
+        local: Arc<RwLock<LocalConfig>>,
+        data_dir: PathBuf,
+        pid_observer: PidObserver,
+    ) -> PgNode {
+        PgNode { postgres, local, data_dir, cached: Mutex::new(None), pid_observer }
+    }
+
+    /// Keeps the dynamic configuration beside the data, for a start without the store.
+    fn cache(&self, dynamic: &Map<String, Value>) {
+        let mut cached = self.cached.lock().unwrap_or_else(PoisonError::into_inner);
+        if cached.as_ref() == Some(dynamic) || !self.data_dir.join("PG_VERSION").exists() {
+            return;
+        }
+        match config::cache::save(&self.data_dir, dynamic, file_mode(&self.data_dir)) {
+            Ok(()) => *cached = Some(dynamic.clone()),
+            Err(error) => tracing::warn!("cannot keep the dynamic configuration beside the data: {error}"),
+        }
+    }
+}
+
+/// Files beside the data are as open to the group as the data directory is.
+fn file_mode(data_dir: &Path) -> u32 {
+    let group_reads = std::fs::metadata(data_dir).is_ok_and(|meta| meta.permissions().mode() & 0o040 != 0);
+    if group_reads { 0o640 } else { 0o600 }
+}
+
+fn handle(task: &TaskHandle) -> postgres::TaskHandle {
+    let progress = task.progress.clone();
+    postgres::TaskHandle {
+        cancelled: task.cancelled.clone(),
+        progress: Arc::new(move |report| {
+            progress(match report {
+                postgres::Progress::ShutDown(lsn) => Progress::ShutDown(lsn),
+                postgres::Progress::Starting => Progress::Starting,
+            });
+        }),
+    }
+}
+
+#[async_trait]
+impl Node for PgNode {
+    async fn observe(&self) -> PgSnapshot {
+        let snapshot = self.postgres.observe().await;
+        let pid = self.postgres.postmaster_pid().and_then(|pid| u32::try_from(pid).ok());
+        (self.pid_observer)(pid);
+        snapshot
+    }
+
+    fn events(&self) -> watch::Receiver<u64> {
+        self.postgres.events()
+    }
+
+    async fn apply_config(&self, dynamic: &Map<String, Value>, role: Role) -> Result<bool, String> {
+        let config = {
+            let local = self.local.read().unwrap_or_else(PoisonError::into_inner);
+            pg_config(&local, dynamic)?
+        };
+        self.cache(dynamic);
+        self.postgres.apply_config(config, role).await
+    }
+
+    async fn initdb(&self, task: &TaskHandle) -> Result<(), String> {
+        self.postgres.initdb(&handle(task)).await
+    }
+
+    async fn post_bootstrap(&self, task: &TaskHandle) -> Result<(), String> {
+        self.postgres.post_bootstrap(&handle(task)).await
+    }
+
+    async fn start(&self, mode: StartAs, timeout: Duration, task: &TaskHandle) -> Result<(), String> {
+        let mode = match mode {
+            StartAs::Primary => postgres::StartAs::Primary,
+            StartAs::Standby(upstream) => postgres::StartAs::Standby(upstream),
+            StartAs::AsConfigured => postgres::StartAs::AsConfigured,
+        };
+        self.postgres.start(mode, timeout, &handle(task)).await
+    }
+
+    async fn stop(&self, mode: StopMode, task: &TaskHandle) -> Result<(), String> {
+        let mode = match mode {
+            StopMode::Fast => postgres::StopMode::Fast,
+            StopMode::Immediate => postgres::StopMode::Immediate,
+        };
+        self.postgres.stop(mode, &handle(task)).await
+    }
+
+    async fn promote(&self, may_proceed: &(dyn Fn() -> bool + Send + Sync), task: &TaskHandle) -> Result<(), String> {
+        self.postgres.promote(may_proceed, &handle(task)).await
+    }
+
+    async fn repoint(&self, upstream: Option<&Upstream>, task: &TaskHandle) -> Result<(), String> {
+        self.postgres.repoint(upstream, &handle(task)).await
+    }
+
+    async fn clone_from(
+        &self,
+        source: Option<&CloneSource>,
+        basebackup_only: bool,
+        task: &TaskHandle,
+    ) -> Result<(), String> {
+        let source = source
+            .map(|source| postgres::CloneSource { name: source.name.clone(), upstream: source.upstream.clone() });
+        self.postgres.clone_from(source.as_ref(), basebackup_only, &handle(task)).await
+    }
+
+    async fn rewind(&self, source: &Upstream, task: &TaskHandle) -> Result<(), String> {
+        self.postgres.rewind(source, &handle(task)).await
+    }
+
+    async fn crash_recovery(&self, task: &TaskHandle) -> Result<(), String> {
+        self.postgres.crash_recovery(&handle(task)).await
+    }
+
+    async fn checkpoint(&self) -> Result<(), String> {
+        self.postgres.checkpoint().await
+    }
+
+    async fn remove_data_dir(&self) -> Result<(), String> {
+        self.postgres.remove_data_dir().await
+    }
+
+    async fn move_data_dir_aside(&self) -> Result<(), String> {
+        self.postgres.move_data_dir_aside().await
+    }
+
+    async fn sync_slots(&self, wanted: &[WantedSlot]) -> Result<(), String> {
+        let wanted: Vec<postgres::WantedSlot> = wanted
+            .iter()
+            .map(|slot| postgres::WantedSlot { name: slot.name.clone(), advance_to: slot.advance_to })
+            .collect();
+        self.postgres.sync_slots(&wanted).await
+    }
+
+    async fn server_position(&self, server: &Upstream) -> Result<ServerPosition, String> {
+        let position = self.postgres.server_position(server).await?;
+        Ok(ServerPosition {
+            in_recovery: position.in_recovery,
+            system_id: position.system_id,
+            timeline: position.timeline,
+            lsn: position.lsn,
+            history: position.history,
+        })
+    }
+
+    async fn own_history(&self) -> Option<Vec<TimelineSwitch>> {
+        self.postgres.own_history().await
+    }
+}

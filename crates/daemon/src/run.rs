@@ -1,0 +1,337 @@
+//! Builds a node and runs it to its end.
+
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::path::Path;
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
+
+use agent::callbacks::Scripts;
+use agent::clock::BootClock;
+use agent::fence::{self, Mode, NoFence, SentinelFence, SentinelOptions, WatchdogFence, WatchdogOptions};
+use agent::peers::{HttpPeers, PeerTls};
+use agent::ports::{Clock, Fence, Node, Peers, Spawner};
+use agent::{Agent, Deps, Handle};
+use api::{ApiConfig, Server};
+use config::LocalConfig;
+use config::sections::GuardMode;
+use dcs::{Freshness, OpenError, Store, StoreConfig, Timing};
+use futures::future::BoxFuture;
+use ha::view::NodeInfo;
+use model::{ClusterView, Settings, Tags};
+use postgres::Postgres;
+use serde_json::{Map, Value};
+use tokio::sync::{Notify, watch};
+
+use crate::backend::RestBackend;
+use crate::node::{PgNode, PidObserver, pg_config};
+use crate::{notify::notify, signals};
+
+/// How often an unreachable store is tried again at start.
+const STORE_RETRY: Duration = Duration::from_secs(5);
+/// How long another node with this node's name may take to answer.
+const NAMESAKE_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// Runs the node of this configuration until it is told to stop; returns the exit status. An error is the sentence to
+/// end with: the node has not started, and nothing was changed.
+pub fn run(local: LocalConfig) -> Result<i32, String> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(4)
+        .enable_all()
+        .build()
+        .map_err(|error| format!("cannot start the runtime: {error}"))?;
+    let result = runtime.block_on(start(local));
+    runtime.shutdown_timeout(Duration::from_secs(1));
+    result
+}
+
+fn text(error: config::ConfigError) -> String {
+    error.to_string()
+}
+
+async fn start(local: LocalConfig) -> Result<i32, String> {
+    let name = local.name().map_err(text)?;
+    let data_dir = local.data_dir().map_err(text)?;
+    let cached = config::cache::load(&data_dir).unwrap_or_else(|why| {
+        tracing::warn!("{why}");
+        None
+    });
+    // Checks of this machine come before anybody is spoken to.
+    let first_guess = local.dynamic_at_start(None, cached.clone());
+    postgres::preflight(&pg_config(&local, &first_guess)?)?;
+    let api_config = ApiConfig::from_section(&section(&local, "restapi"))?;
+
+    let store = open_store(&local, &first_guess).await?;
+    let cluster = read_store(store.as_ref()).await;
+    refuse_namesake(&cluster, &name, &local).await?;
+    let stored = cluster.config.filter(|config| config.version != 0).map(|config| config.value);
+    let dynamic = local.dynamic_at_start(stored, cached);
+
+    let postgres = Arc::new(Postgres::new(pg_config(&local, &dynamic)?));
+    let parts = Parts::build(local, &data_dir, &dynamic, postgres, store)?;
+    parts.run(api_config, dynamic).await
+}
+
+fn section(local: &LocalConfig, name: &str) -> Map<String, Value> {
+    local.get(name).and_then(Value::as_object).cloned().unwrap_or_default()
+}
+
+async fn open_store(local: &LocalConfig, dynamic: &Map<String, Value>) -> Result<Arc<dyn Store>, String> {
+    let (backend, section) = local.store().map_err(text)?;
+    let (settings, _) = Settings::resolve(dynamic);
+    let config = StoreConfig {
+        backend: backend.to_owned(),
+        section,
+        namespace: local.namespace().map_err(text)?,
+        scope: local.scope().map_err(text)?,
+        name: local.name().map_err(text)?,
+        timing: Timing { ttl: settings.ttl, loop_wait: settings.loop_wait, retry_timeout: settings.retry_timeout },
+        ctl: false,
+    };
+    loop {
+        match dcs::open(&config).await {
+            Ok(store) => return Ok(store),
+            Err(OpenError::Config(why) | OpenError::Credentials(why)) => return Err(why),
+            Err(OpenError::Unreachable(why)) => tracing::warn!("{why}; trying again"),
+        }
+        tokio::time::sleep(STORE_RETRY).await;
+    }
+}
+
+async fn read_store(store: &dyn Store) -> ClusterView {
+    loop {
+        match store.read(Freshness::Linearizable).await {
+            Ok(cluster) => return cluster,
+            Err(why) => tracing::warn!("{why}; trying again"),
+        }
+        tokio::time::sleep(STORE_RETRY).await;
+    }
+}
+
+/// Two nodes with one name would take each other's lock for their own. Only an HTTP answer proves that the other
+/// lives: an accepting port proves nothing.
+async fn refuse_namesake(cluster: &ClusterView, name: &str, local: &LocalConfig) -> Result<(), String> {
+    let Some(api_url) = cluster.member(name).and_then(|member| member.api_url.as_deref()) else {
+        return Ok(());
+    };
+    let client = reqwest::Client::builder().timeout(NAMESAKE_TIMEOUT).tls_danger_accept_invalid_certs(true).build();
+    let Ok(client) = client else {
+        return Ok(());
+    };
+    let url = api_url.trim_end_matches("/patroni").to_owned() + "/liveness";
+    match client.get(url).send().await {
+        Ok(_) => {
+            let scope = local.scope().map_err(text)?;
+            Err(format!("a node named {name} is already running in the cluster {scope}: its REST API at {api_url} answers"))
+        }
+        Err(_) => Ok(()),
+    }
+}
+
+struct TokioSpawner;
+
+impl Spawner for TokioSpawner {
+    fn spawn(&self, future: BoxFuture<'static, ()>) {
+        tokio::spawn(future);
+    }
+}
+
+/// Everything that a running node consists of.
+struct Parts {
+    local: Arc<RwLock<LocalConfig>>,
+    store: Arc<dyn Store>,
+    node: Arc<PgNode>,
+    peers: Arc<HttpPeers>,
+    scripts: Arc<Scripts>,
+    fence: Arc<dyn Fence>,
+    clock: Arc<dyn Clock>,
+}
+
+impl Parts {
+    fn build(
+        local: LocalConfig,
+        data_dir: &Path,
+        dynamic: &Map<String, Value>,
+        postgres: Arc<Postgres>,
+        store: Arc<dyn Store>,
+    ) -> Result<Parts, String> {
+        let (fence, pid_observer) = fences(&local, data_dir, dynamic)?;
+        let peers = Arc::new(HttpPeers::new(&peer_tls(&local)?)?);
+        let scripts = Arc::new(Scripts::new());
+        scripts.configure(&callbacks(&local, dynamic));
+        let local = Arc::new(RwLock::new(local));
+        let node = Arc::new(PgNode::new(postgres, local.clone(), data_dir.to_owned(), pid_observer));
+        Ok(Parts { local, store, node, peers, scripts, fence, clock: Arc::new(BootClock) })
+    }
+
+    async fn run(self, api_config: ApiConfig, dynamic: Map<String, Value>) -> Result<i32, String> {
+        let info = self.node_info(&dynamic)?;
+        let deps = Deps {
+            store: self.store.clone(),
+            node: self.node.clone(),
+            peers: self.peers.clone(),
+            fence: self.fence.clone(),
+            callbacks: self.scripts.clone(),
+            clock: self.clock.clone(),
+            spawner: Arc::new(TokioSpawner),
+            observer: None,
+        };
+        let agent = Agent::new(deps, info.clone(), dynamic);
+        let handle = agent.handle();
+        let reload = Arc::new(Notify::new());
+        let backend = RestBackend {
+            name: info.name.clone(),
+            scope: info.scope.clone(),
+            handle: handle.clone(),
+            store: self.store.clone(),
+            node: self.node.clone() as Arc<dyn Node>,
+            peers: self.peers.clone() as Arc<dyn Peers>,
+            clock: self.clock.clone(),
+            reload: reload.clone(),
+            looked: Arc::new(watch::Sender::new(None)),
+            looking: Arc::default(),
+        };
+        let server = Arc::new(api::serve(api_config, Arc::new(backend)).await.map_err(|error| error.to_string())?);
+        signals::watch(handle.clone(), reload.clone()).map_err(|error| format!("cannot watch for signals: {error}"))?;
+        let scripts = self.scripts.clone();
+        let reloader = tokio::spawn(self.reload_on_demand(handle, reload, server.clone()));
+        notify("READY=1");
+        let code = agent.run().await;
+        scripts.all_begun().await;
+        reloader.abort();
+        // The reloader held the other reference; it may still be winding down.
+        let _ = reloader.await;
+        if let Ok(server) = Arc::try_unwrap(server) {
+            server.shutdown().await;
+        }
+        Ok(code)
+    }
+
+    fn node_info(&self, dynamic: &Map<String, Value>) -> Result<NodeInfo, String> {
+        let local = self.local.read().unwrap_or_else(PoisonError::into_inner);
+        node_info(&local, dynamic)
+    }
+
+    /// Reads the configuration again each time it is asked for; a configuration that cannot be used changes nothing.
+    fn reload_on_demand(self, handle: Handle, reload: Arc<Notify>, server: Arc<Server>) -> impl Future<Output = ()> {
+        async move {
+            loop {
+                reload.notified().await;
+                notify("RELOADING=1");
+                match self.reload(&handle, &server).await {
+                    Ok(()) => tracing::info!("configuration reloaded"),
+                    Err(why) => tracing::error!("the configuration was not reloaded: {why}"),
+                }
+                notify("READY=1");
+            }
+        }
+    }
+
+    async fn reload(&self, handle: &Handle, server: &Server) -> Result<(), String> {
+        let fresh = {
+            let local = self.local.read().unwrap_or_else(PoisonError::into_inner);
+            local.reload().map_err(text)?
+        };
+        fresh.check_startup().map_err(text)?;
+        let dynamic = handle.published().and_then(|published| {
+            let cluster = published.view.cluster()?;
+            Some(cluster.config.as_ref()?.value.clone())
+        });
+        let dynamic = dynamic.unwrap_or_else(|| fresh.bootstrap_dcs());
+        let info = node_info(&fresh, &dynamic)?;
+        pg_config(&fresh, &dynamic)?;
+        let api_config = ApiConfig::from_section(&section(&fresh, "restapi"))?;
+        self.peers.reconfigure(&peer_tls(&fresh)?)?;
+        self.scripts.configure(&callbacks(&fresh, &dynamic));
+        *self.local.write().unwrap_or_else(PoisonError::into_inner) = fresh;
+        handle.reload(info);
+        server.reload(api_config).await.map_err(|error| error.to_string())
+    }
+}
+
+fn node_info(local: &LocalConfig, dynamic: &Map<String, Value>) -> Result<NodeInfo, String> {
+    let pg = pg_config(local, dynamic)?;
+    let restapi = local.restapi().map_err(text)?;
+    let proxy = local.get("postgresql.proxy_address").and_then(Value::as_str);
+    Ok(NodeInfo {
+        name: local.name().map_err(text)?,
+        scope: local.scope().map_err(text)?,
+        conn_url: format!("postgres://{}/{}", pg.connect_address, pg.database),
+        api_url: restapi.url(),
+        proxy_url: proxy.map(|proxy| format!("postgres://{proxy}/{}", pg.database)),
+        version: model::COMPATIBLE_VERSION.to_owned(),
+        tags: local.tags().checked(),
+        may_bootstrap: local.bootstrap().map_err(text)?.is_some(),
+        initial_config: Value::Object(dynamic.clone()).to_string(),
+        clones_without_leader: pg.replica_methods.iter().any(|method| method.settings.contains_key("no_leader")),
+    })
+}
+
+fn peer_tls(local: &LocalConfig) -> Result<PeerTls, String> {
+    let ctl = local.ctl().map_err(text)?;
+    Ok(PeerTls { insecure: ctl.insecure, ca_file: ctl.cacert, cert_file: ctl.certfile, key_file: ctl.keyfile })
+}
+
+fn callbacks(local: &LocalConfig, dynamic: &Map<String, Value>) -> BTreeMap<String, String> {
+    let section = local.effective_postgresql(dynamic);
+    let commands = section.get("callbacks").and_then(Value::as_object).cloned().unwrap_or_default();
+    commands.into_iter().filter_map(|(name, command)| Some((name, command.as_str()?.to_owned()))).collect()
+}
+
+fn mode(mode: GuardMode) -> Mode {
+    match mode {
+        GuardMode::Off => Mode::Off,
+        GuardMode::Automatic => Mode::Automatic,
+        GuardMode::Required => Mode::Required,
+    }
+}
+
+/// The guards that are wanted, and whom to tell of the postmaster's process number.
+fn fences(
+    local: &LocalConfig,
+    data_dir: &Path,
+    dynamic: &Map<String, Value>,
+) -> Result<(Arc<dyn Fence>, PidObserver), String> {
+    let mut guards: Vec<Arc<dyn Fence>> = Vec::new();
+    let mut observer: PidObserver = Box::new(|_| {});
+    let sentinel_mode = mode(local.sentinel_mode().map_err(text)?);
+    if sentinel_mode != Mode::Off {
+        let label = format!("{}/{}", local.scope().map_err(text)?, local.name().map_err(text)?);
+        let options = SentinelOptions::new(data_dir.to_owned(), label, sentinel_mode);
+        let sentinel = Arc::new(SentinelFence::new(options));
+        guards.push(sentinel.clone());
+        observer = Box::new(move |pid| sentinel.set_postmaster(pid));
+    }
+    let watchdog = local.watchdog().map_err(text)?;
+    let watchdog_mode = mode(watchdog.mode);
+    let device_exists = watchdog.device.exists();
+    if watchdog_mode == Mode::Required || (watchdog_mode == Mode::Automatic && device_exists) {
+        let (settings, _) = Settings::resolve(dynamic);
+        guards.push(Arc::new(WatchdogFence::new(WatchdogOptions {
+            mode: watchdog_mode,
+            device: watchdog.device,
+            safety_margin_s: watchdog.safety_margin_s.map_or(-1, i64::from),
+            driver: if watchdog.driver == "testing" { fence::Driver::Testing } else { fence::Driver::Default },
+            ttl: settings.ttl,
+            loop_wait: settings.loop_wait,
+        })));
+    }
+    let combined = if guards.is_empty() { Arc::new(NoFence) } else { fence::combine(guards) };
+    Ok((combined, observer))
+}
+
+trait Checked {
+    fn checked(self) -> Self;
+}
+
+impl Checked for Tags {
+    /// Says where two tags contradict each other; which one wins is in [`Tags`].
+    fn checked(self) -> Tags {
+        for (flag, priority) in [("nofailover", "failover_priority"), ("nosync", "sync_priority")] {
+            if self.0.contains_key(flag) && self.0.contains_key(priority) {
+                tracing::warn!("tags: both {flag} and {priority} are set, {flag} wins");
+            }
+        }
+        self
+    }
+}
