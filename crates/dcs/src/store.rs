@@ -102,6 +102,7 @@ pub trait Store: Send + Sync + 'static {
     async fn renew_leader(&self) -> Result<(), StoreError>;
 
     /// Deletes the leader key if it holds this node's name; `Rejected` if it holds another. No key is success.
+    /// A renewal afterwards does not bring the key back: it is `Rejected` until the lock is acquired again.
     async fn release_leader(&self) -> Result<(), StoreError>;
 
     /// Publishes this node's record under a lease of `ttl`; skips the write when record and lease are as they were,

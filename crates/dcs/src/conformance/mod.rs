@@ -83,7 +83,7 @@ pub async fn run(bench: Bench) {
         async move { task.await.err().map(|error| format!("{name}: {error}")) }
     };
     let failures: Vec<String> = join_all(CHECKS.iter().map(run)).await.into_iter().flatten().collect();
-    assert!(failures.is_empty(), "{} of {} checks failed: {failures:#?}", failures.len(), CHECKS.len());
+    assert!(failures.is_empty(), "{} of {} checks failed:\n{}", failures.len(), CHECKS.len(), failures.join("\n"));
 }
 
 impl Room {

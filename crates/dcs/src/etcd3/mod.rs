@@ -91,14 +91,15 @@ impl Etcd3 {
     async fn write(&self, key: &Key, write: Write, guard: &Guard) -> Result<u64, StoreError> {
         let path = self.path(key);
         let Some(conditions) = conditions(&path, guard) else {
-            return Err(refused(key, guard));
+            return Err(StoreError::Rejected(refusal(key, guard)));
         };
         match self.pool.write_if(&path, conditions, write, self.pool.deadline()).await? {
             Written::At(revision) => Ok(u64::try_from(revision).unwrap_or_default()),
-            Written::Refused => Err(refused(key, guard)),
-            Written::Doubtful => Err(StoreError::Unreachable(format!(
-                "the key {key} does not fulfil {guard:?}, possibly because an earlier attempt was applied"
-            ))),
+            Written::Refused => Err(StoreError::Rejected(refusal(key, guard))),
+            Written::Doubtful => {
+                let refusal = refusal(key, guard);
+                Err(StoreError::Unreachable(format!("{refusal}, possibly because an earlier attempt was applied")))
+            }
         }
     }
 
@@ -122,14 +123,15 @@ impl Etcd3 {
     }
 }
 
-fn refused(key: &Key, guard: &Guard) -> StoreError {
-    StoreError::Rejected(match guard {
+/// Why a guard did not hold. Values are not shown: the configuration may hold secrets.
+fn refusal(key: &Key, guard: &Guard) -> String {
+    match guard {
         Guard::Absent => format!("the key {key} exists"),
         Guard::Present => format!("the key {key} does not exist"),
         Guard::Version(version) => format!("the key {key} is not at version {version}"),
         Guard::Value(_) => format!("the key {key} holds another value than expected"),
         Guard::None => format!("the key {key} could not be written"),
-    })
+    }
 }
 
 /// The methods of keys that live under a lease are for those keys alone.
