@@ -2,7 +2,7 @@
 //! `patronictl` asks for (compatibility.md, section 5).
 //!
 //! [`serve`] starts a [`Server`] from an [`ApiConfig`] and a [`Backend`]. A request passes the connection gate
-//! (`server`), the route table (`routes`), access control (`access`), one handler, and leaves as an `Answer`.
+//! (`gate`), the route table (`routes`), access control (`access`), one handler, and leaves as an `Answer`.
 //!
 //! **Invariant**: this crate answers and forwards, it decides nothing: whoever runs it implements [`Backend`]. Health
 //! answers come from [`NodeStatus`] in memory and never wait for PostgreSQL or the store. Secrets are never echoed.
@@ -12,6 +12,7 @@ mod answer;
 mod backend;
 mod call;
 mod config;
+mod gate;
 mod json;
 mod listen;
 mod requests;

@@ -267,6 +267,28 @@ mod tests {
         assert_eq!(request.scheduled_at, "2029-12-31T23:00:00.5Z".parse().ok());
     }
 
+    proptest::proptest! {
+        #[test]
+        fn nothing_panics(text in ".{0,40}", number in proptest::num::f64::ANY, paused: bool) {
+            for value in [json!(text), json!(number), json!([text]), json!({ text.as_str(): number })] {
+                for key in ["schedule", "role", "postgres_version", "timeout", "restart_pending", text.as_str()] {
+                    let _ = restart(object(json!({ key: value })), now(), paused);
+                }
+                let body = object(json!({"leader": value, "candidate": "b", "scheduled_at": value, "name": value}));
+                let _ = failover(&body, true, now(), paused);
+                let _ = failsafe(body);
+            }
+        }
+
+        #[test]
+        fn schedules_are_published_as_the_instant_they_name(seconds in 1_767_225_600_i64..4_102_444_800, hours in -14_i8..=14) {
+            let instant = Timestamp::from_second(seconds).expect("in range");
+            let text = iso_text(instant, Offset::constant(hours));
+            let read = schedule(&json!(text), "restart", now()).expect("readable");
+            proptest::prop_assert_eq!((read.instant, read.text), (instant, text));
+        }
+    }
+
     #[test]
     fn failsafe_calls() {
         let call =

@@ -1,37 +1,29 @@
-//! The listener, the gate each connection passes, and their lifetime.
+//! The server: its listener, its lifetime, and the way of a request through it.
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
-use std::task::{Context, Poll};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use axum::Router;
 use axum::extract::{Request, State};
 use axum::response::Response;
 use axum_server::Handle;
-use axum_server::accept::Accept;
 use http::HeaderValue;
-use rustls::ServerConfig;
-use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::TcpStream;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
-use tokio_rustls::TlsAcceptor;
-use tower_service::Service;
 
 use crate::answer::Answer;
 use crate::backend::Backend;
 use crate::call::{Call, Peer, Query, normal_path};
 use crate::config::{ApiConfig, ServerTokens};
-use crate::{listen, routes, tls};
+use crate::gate::{Gate, Live, LiveCell, Permit};
+use crate::routes;
 
 /// Connections beyond this number are closed at once.
 const CONNECTIONS_MAX: usize = 1000;
-/// How long a client may take for its TLS handshake.
-const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a client may take to send its request line and headers, and how long a connection may lie idle.
-const HEADERS_TIMEOUT: Duration = Duration::from_secs(15);
+const HEADERS_TIMEOUT: Duration = Duration::from_secs(10);
 /// The largest request line and headers together.
 const HEADERS_BYTES_MAX: usize = 64 << 10;
 /// How many headers a request may have.
@@ -65,38 +57,10 @@ fn hint(error: &io::Error) -> &'static str {
     }
 }
 
-/// What connections and requests look up; replaced as a whole by a reload.
-#[derive(Clone)]
-struct Live {
-    config: Arc<ApiConfig>,
-    tls: Option<Arc<ServerConfig>>,
-}
-
-impl Live {
-    /// Reads certificates and keys; the work is done off the runtime's threads.
-    async fn load(config: ApiConfig) -> Result<Live, ServeError> {
-        let config = Arc::new(config);
-        let files = Arc::clone(&config);
-        let tls = tokio::task::spawn_blocking(move || files.tls.as_ref().map(tls::server_config).transpose());
-        let tls = tls.await.map_err(|error| ServeError::Tls(format!("cannot read TLS files: {error}")))?;
-        Ok(Live { config, tls: tls.map_err(ServeError::Tls)? })
-    }
-}
-
 struct Shared {
-    live: RwLock<Live>,
+    live: Arc<LiveCell>,
     backend: Arc<dyn Backend>,
     connections: Arc<Semaphore>,
-}
-
-impl Shared {
-    fn live(&self) -> Live {
-        self.live.read().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
-    fn config(&self) -> Arc<ApiConfig> {
-        Arc::clone(&self.live.read().unwrap_or_else(PoisonError::into_inner).config)
-    }
 }
 
 /// A running listener.
@@ -118,8 +82,11 @@ pub struct Server {
 pub async fn serve(config: ApiConfig, backend: Arc<dyn Backend>) -> Result<Server, ServeError> {
     let live = Live::load(config).await?;
     let listener = bind(&live.config).await?;
-    let shared =
-        Arc::new(Shared { live: RwLock::new(live), backend, connections: Arc::new(Semaphore::new(CONNECTIONS_MAX)) });
+    let shared = Arc::new(Shared {
+        live: Arc::new(LiveCell::new(live)),
+        backend,
+        connections: Arc::new(Semaphore::new(CONNECTIONS_MAX)),
+    });
     let running = start(&shared, listener)?;
     tracing::info!("REST API listens on {}", running.address);
     Ok(Server { shared, running: Mutex::new(Some(running)), reloading: tokio::sync::Mutex::new(()) })
@@ -137,11 +104,11 @@ impl Server {
     pub async fn reload(&self, config: ApiConfig) -> Result<(), ServeError> {
         let _one_at_a_time = self.reloading.lock().await;
         let live = Live::load(config).await?;
-        let old = self.shared.config();
+        let old = self.shared.live.config();
         if (&live.config.listen, live.config.backlog) != (&old.listen, old.backlog) {
             self.move_listener(&old, &live.config).await?;
         }
-        *self.shared.live.write().unwrap_or_else(PoisonError::into_inner) = live;
+        self.shared.live.set(live);
         Ok(())
     }
 
@@ -221,7 +188,7 @@ fn start(shared: &Arc<Shared>, listener: std::net::TcpListener) -> Result<Runnin
     let failed = |source| ServeError::Listen { address: "the bound socket".to_owned(), source };
     let address = listener.local_addr().map_err(failed)?;
     let handle = Handle::new();
-    let gate = Gate { shared: Arc::clone(shared) };
+    let gate = Gate { live: Arc::clone(&shared.live), connections: Arc::clone(&shared.connections) };
     let mut server =
         axum_server::from_tcp(listener).map_err(failed)?.handle(handle.clone()).acceptor(gate).http1_only();
     server
@@ -246,7 +213,7 @@ async fn stop(mut running: Running) {
 /// Answers a request in a task of its own: an operation goes on when its client goes away, and a panic costs only
 /// the answer.
 async fn respond(State(shared): State<Arc<Shared>>, request: Request) -> Response {
-    let config = shared.config();
+    let config = shared.live.config();
     let (parts, body) = request.into_parts();
     let unknown = Peer { ip: Ipv4Addr::UNSPECIFIED.into(), certificate: false, tls: false };
     let call = Call {
@@ -259,7 +226,13 @@ async fn respond(State(shared): State<Arc<Shared>>, request: Request) -> Respons
         body: Mutex::new(body),
     };
     let method = parts.method;
-    let answer = tokio::spawn(async move { routes::handle(method.as_str(), call).await }).await;
+    // The request keeps its connection's place even when the client leaves: so their number stays bounded, too.
+    let permit = parts.extensions.get::<Permit>().cloned();
+    let answer = tokio::spawn(async move {
+        let _permit = permit;
+        routes::handle(method.as_str(), call).await
+    });
+    let answer = answer.await;
     let answer = answer.unwrap_or_else(|error| {
         tracing::error!("REST API handler failed: {error}");
         Answer::page(500, "The request could not be processed because of an internal error")
@@ -274,69 +247,4 @@ fn server_header(tokens: ServerTokens) -> HeaderValue {
         ServerTokens::ProductOnly => None,
     }
     .unwrap_or(HeaderValue::from_static("Patroni"))
-}
-
-/// What a connection reads from and writes to.
-trait Io: AsyncRead + AsyncWrite + Unpin + Send {}
-impl<T: AsyncRead + AsyncWrite + Unpin + Send> Io for T {}
-
-/// Admits connections: counts them, tunes their sockets, and speaks TLS where that is configured at this moment.
-#[derive(Clone)]
-struct Gate {
-    shared: Arc<Shared>,
-}
-
-type Admission<S> = std::pin::Pin<Box<dyn Future<Output = io::Result<(Box<dyn Io>, Admitted<S>)>> + Send>>;
-
-impl<S: Send + 'static> Accept<TcpStream, S> for Gate {
-    type Stream = Box<dyn Io>;
-    type Service = Admitted<S>;
-    type Future = Admission<S>;
-
-    fn accept(&self, stream: TcpStream, service: S) -> Self::Future {
-        let live = self.shared.live();
-        let permit = Arc::clone(&self.shared.connections).try_acquire_owned();
-        Box::pin(async move {
-            let permit = permit.map_err(|_| io::Error::other("too many connections"))?;
-            listen::tune(&stream)?;
-            let ip = stream.peer_addr()?.ip().to_canonical();
-            let (stream, peer): (Box<dyn Io>, Peer) = match live.tls {
-                None => (Box::new(stream), Peer { ip, certificate: false, tls: false }),
-                Some(config) => {
-                    let handshake = TlsAcceptor::from(config).accept(stream);
-                    let stream = tokio::time::timeout(HANDSHAKE_TIMEOUT, handshake).await??;
-                    // rustls finishes the handshake only when a certificate that is shown is valid.
-                    let certificate = stream.get_ref().1.peer_certificates().is_some_and(|chain| !chain.is_empty());
-                    (Box::new(stream), Peer { ip, certificate, tls: true })
-                }
-            };
-            Ok((stream, Admitted { service, peer, _permit: Arc::new(permit) }))
-        })
-    }
-}
-
-/// The service of one connection, which tells handlers who the peer is.
-#[derive(Clone)]
-struct Admitted<S> {
-    service: S,
-    peer: Peer,
-    _permit: Arc<OwnedSemaphorePermit>,
-}
-
-impl<S, B> Service<http::Request<B>> for Admitted<S>
-where
-    S: Service<http::Request<B>>,
-{
-    type Response = S::Response;
-    type Error = S::Error;
-    type Future = S::Future;
-
-    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
-        self.service.poll_ready(context)
-    }
-
-    fn call(&mut self, mut request: http::Request<B>) -> S::Future {
-        request.extensions_mut().insert(self.peer);
-        self.service.call(request)
-    }
 }
