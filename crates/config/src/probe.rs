@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use model::HostPort;
-use serde_json::{Map, Value};
+use serde_json::Value;
 
 use crate::check::{self, Problem};
 use crate::startup::find_program;
@@ -225,11 +225,6 @@ fn connect(host: &str, port: u16) -> Result<(), String> {
         }
     }
     Err(reason)
-}
-
-/// The lines of `--print`: the local configuration as block YAML, secrets included, as it was read.
-pub fn print(tree: &Map<String, Value>) -> String {
-    crate::yaml::to_text(&Value::Object(tree.clone()))
 }
 
 #[cfg(test)]

@@ -1,0 +1,22 @@
+//! Starting a node: everything that can be checked is checked before anything is touched.
+
+use std::path::Path;
+
+use crate::{cli, logging};
+
+/// Runs the node until it is told to stop, and returns the exit code; an error is the sentence to end with.
+pub fn run(path: Option<&Path>) -> Result<i32, String> {
+    let config = config::load(path).map_err(|error| error.to_string())?;
+    if rustix::process::geteuid().is_root() {
+        return Err("patroni must not run as root, for PostgreSQL refuses to: start it as the user that owns \
+                    postgresql.data_dir, such as postgres"
+            .to_owned());
+    }
+    config.check_startup().map_err(|error| error.to_string())?;
+    logging::start(&config.log().map_err(|error| error.to_string())?)?;
+    for warning in config.warnings() {
+        tracing::warn!("{warning}");
+    }
+    cli::install_crypto();
+    daemon::run(config)
+}
