@@ -18,9 +18,8 @@ use crate::task::TaskHandle;
 
 /// Bound on one call, of which there are at most two, connecting included.
 const QUESTION_MAX: Duration = Duration::from_millis(1500);
-/// Separates columns and rows; neither appears in the answers.
+/// Separates columns; does not appear in the answers.
 const FIELD: char = '\u{1f}';
-const RECORD: char = '\u{1e}';
 
 /// Position and history of another server.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -42,32 +41,37 @@ impl Postgres {
     pub async fn server_position(&self, server: &Upstream) -> Result<ServerPosition, String> {
         let version = self.version().unwrap_or(150_000);
         let recovery = if version >= 140_000 { "SHOW in_hot_standby" } else { "SHOW transaction_read_only" };
-        let rows = self.ask_remote(server, &["IDENTIFY_SYSTEM", recovery]).await?;
+        let answer = self.ask_remote(server, &["IDENTIFY_SYSTEM", recovery]).await?;
         let unusable = || format!("{} answers IDENTIFY_SYSTEM with something else", server.address);
-        let identity = rows.first().filter(|row| row.len() >= 3).ok_or_else(unusable)?;
-        let timeline = Timeline(identity[1].parse().map_err(|_| unusable())?);
-        let in_recovery = match rows.get(1).and_then(|row| row.first()).map(String::as_str) {
-            Some("on") => true,
-            Some("off") => false,
+        let (identity, recovery) = answer.split_once('\n').ok_or_else(unusable)?;
+        let identity: Vec<&str> = identity.split(FIELD).collect();
+        let [system_id, timeline, lsn, ..] = identity[..] else { return Err(unusable()) };
+        let timeline = Timeline(timeline.parse().map_err(|_| unusable())?);
+        let in_recovery = match recovery.trim() {
+            "on" => true,
+            "off" => false,
             _ => return Err(format!("{} does not say whether it is in recovery", server.address)),
         };
         let history = if timeline.0 > 1 {
-            let rows = self.ask_remote(server, &[&format!("TIMELINE_HISTORY {}", timeline.0)]).await?;
-            let content = rows.first().and_then(|row| row.get(1));
-            parse_history_file(content.ok_or_else(|| format!("{} sends no timeline history", server.address))?)
+            let answer = self.ask_remote(server, &[&format!("TIMELINE_HISTORY {}", timeline.0)]).await?;
+            // File name and content, which is several lines.
+            let (_, content) =
+                answer.split_once(FIELD).ok_or_else(|| format!("{} sends no timeline history", server.address))?;
+            parse_history_file(content)
         } else {
             Vec::new()
         };
         Ok(ServerPosition {
             in_recovery,
-            system_id: identity[0].clone(),
+            system_id: system_id.to_owned(),
             timeline,
-            lsn: identity[2].parse().map_err(|_| unusable())?,
+            lsn: lsn.parse().map_err(|_| unusable())?,
             history,
         })
     }
 
-    async fn ask_remote(&self, server: &Upstream, questions: &[&str]) -> Result<Vec<Vec<String>>, String> {
+    /// Output of psql: a line per question, unless the value itself has several.
+    async fn ask_remote(&self, server: &Upstream, questions: &[&str]) -> Result<String, String> {
         let config = self.config();
         let lines = conninfo::pgpass_lines(&config.replication, &server.address);
         let pgpass = TemporaryFile::beside(&config.pgpass, "pgpass", &lines)?;
@@ -77,7 +81,7 @@ impl Postgres {
         let mut command = process::command(&config.binaries.path("psql"));
         command.args(["--no-psqlrc", "--no-align", "--tuples-only", "--no-password", "--quiet"]);
         command.args(["--set", "ON_ERROR_STOP=1"]);
-        command.arg(format!("--field-separator={FIELD}")).arg(format!("--record-separator={RECORD}"));
+        command.arg(format!("--field-separator={FIELD}"));
         command.arg(format!("--dbname={dsn} replication=true connect_timeout=2"));
         for question in questions {
             command.args(["--command", question]);
@@ -88,12 +92,6 @@ impl Postgres {
         let finished = tokio::time::timeout(QUESTION_MAX, process::run(command, &what, &task))
             .await
             .map_err(|_| format!("{what} got no answer within {} milliseconds", QUESTION_MAX.as_millis()))??;
-        Ok(parse_rows(&finished.success(&what)?.stdout))
+        Ok(finished.success(&what)?.stdout)
     }
-}
-
-/// Rows of psql's output. Results of several commands are set apart by line breaks instead of the record separator.
-fn parse_rows(text: &str) -> Vec<Vec<String>> {
-    let rows = text.split(RECORD).map(|row| row.trim_end_matches('\n')).filter(|row| !row.is_empty());
-    rows.map(|row| row.split(FIELD).map(str::to_owned).collect()).collect()
 }
