@@ -290,3 +290,8 @@ pub fn is_paused(view: &ClusterView) -> bool {
     let pause = view.config.as_ref().and_then(|config| config.value.get("pause"));
     pause.and_then(model::units::bool_of).unwrap_or(false)
 }
+
+#[cfg(test)]
+mod goldens;
+#[cfg(test)]
+mod tests;

@@ -3,6 +3,7 @@
 
 use std::path::{Path, PathBuf};
 
+use config::ConfigError;
 use serde_json::{Map, Value, json};
 
 use crate::error::{Result, fail};
@@ -37,9 +38,14 @@ pub fn load(named: Option<&Path>, dcs_url: Option<&str>) -> Result<Map<String, V
     Ok(tree)
 }
 
-/// The file and the environment, merged as the daemon merges them.
+/// The file and the environment, merged as the daemon merges them. Nothing at all is enough: `--dcs-url` and a cluster
+/// on the command line say the rest.
 fn config_tree(path: Option<&Path>) -> Result<Map<String, Value>> {
-    config::load(path).map(|local| local.tree).or_else(|error| fail(error.to_string()))
+    match config::load(path) {
+        Ok(local) => Ok(local.tree),
+        Err(ConfigError::Empty { .. }) => Ok(Map::new()),
+        Err(error) => fail(error.to_string()),
+    }
 }
 
 /// `scheme://host:port/namespace` replaces every store section, and the namespace when the URL has a path.
@@ -112,6 +118,8 @@ mod tests {
         std::fs::write(&path, "scope: demo\netcd3: {host: h:1}\n").expect("write");
         let tree = load(Some(&path), Some("etcd3://g:2")).expect("a tree");
         assert_eq!((&tree["scope"], &tree["etcd3"]["host"]), (&json!("demo"), &json!("g:2")));
+        std::fs::write(&path, "{}\n").expect("write");
+        assert!(load(Some(&path), Some("etcd3://g:2")).expect("a tree").contains_key("etcd3"));
         std::fs::write(&path, "- 1\n").expect("write");
         assert!(load(Some(&path), None).is_err());
     }

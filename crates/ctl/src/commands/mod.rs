@@ -18,3 +18,6 @@ pub mod show_config;
 pub mod switchover;
 pub mod topology;
 pub mod version;
+
+#[cfg(test)]
+mod tests;

@@ -74,6 +74,7 @@ pub async fn run(session: &Session, args: &Args) -> Result {
     let print = async || {
         let cluster = session.cluster(args.cluster_name.as_deref(), args.group).await?;
         let text = match query(&cluster, args, &sql, password.as_deref()).await {
+            Ok(table) if table.columns.is_empty() => String::new(),
             Ok(table) => table.render(args.format, &args.delimiter),
             Err(complaint) => failure(session, args, &complaint),
         };
@@ -102,7 +103,10 @@ async fn query(
 ) -> std::result::Result<Table, String> {
     let role = args.role.unwrap_or(RoleFilter::Leader);
     let Some((_, address)) = pick(&cluster.view, role, args.member.as_deref()) else {
-        return Err("No connection is available".to_owned());
+        return Err(match args.role {
+            Some(role) => no_connection(role),
+            None => "No connection is available".to_owned(),
+        });
     };
     let user = args.username.clone().or_else(|| environment("PGUSER")).or_else(|| environment("USER"));
     let mut connection = tokio_postgres::Config::new();
@@ -114,21 +118,30 @@ async fn query(
     if let Some(password) = password {
         connection.password(password);
     }
-    let failed = |error: tokio_postgres::Error| match error.as_db_error() {
-        Some(error) => format!("ERROR, SQLSTATE: {}", error.code().code()),
-        None => format!("ERROR, SQLSTATE: connection to {address} failed: {}", causes(&error)),
+    let failed = |error: tokio_postgres::Error| match error.code() {
+        Some(code) => format!("ERROR, SQLSTATE: {}", code.code()),
+        None => format!("ERROR, SQLSTATE: {}", causes(&error)),
     };
-    let (client, driver) = connection.connect(NoTls).await.map_err(failed)?;
+    let refused = |error: tokio_postgres::Error| {
+        let (host, port) = (&address.host, address.port);
+        let place = format!("connection to server at \"{host}\", port {port} failed");
+        format!("ERROR, SQLSTATE: connection failed: {place}: {}", causes(&error))
+    };
+    let (client, driver) = connection.connect(NoTls).await.map_err(refused)?;
     let driver = tokio::spawn(driver);
     let outcome = match in_role(&client, role, args.member.is_some()).await {
         Ok(true) => rows(&client, sql, args.format).await.map_err(failed),
-        Ok(false) => Err(format!("No connection to role {} is available", role.as_str())),
+        Ok(false) => Err(no_connection(role)),
         Err(error) => Err(failed(error)),
     };
     drop(client);
     // The connection's end says nothing that the query did not.
     let _ = driver.await;
     outcome
+}
+
+fn no_connection(role: RoleFilter) -> String {
+    format!("No connection to role '{}' is available", role.as_str())
 }
 
 /// Whether the server is in recovery or not, as the role has it: the store may be behind.
@@ -157,9 +170,7 @@ async fn rows(client: &Client, sql: &str, format: Format) -> std::result::Result
                 table.rows.clear();
             }
             SimpleQueryMessage::Row(row) => {
-                let cell = |index| {
-                    row.try_get(index).ok().flatten().map_or(Value::Null, |text| typed(text, types.get(index), format))
-                };
+                let cell = |index| typed(row.try_get(index).ok().flatten(), types.get(index), format);
                 table.rows.push((0..row.len()).map(cell).collect());
             }
             _ => {}
@@ -168,10 +179,14 @@ async fn rows(client: &Client, sql: &str, format: Format) -> std::result::Result
     Ok(table)
 }
 
-/// Numbers and booleans as such in json and yaml; text elsewhere.
-fn typed(text: &str, of: Option<&Type>, format: Format) -> Value {
+/// Numbers, booleans and nulls as such in json and yaml; in the words of upstream elsewhere.
+fn typed(text: Option<&str>, of: Option<&Type>, format: Format) -> Value {
+    let data = matches!(format, Format::Json | Format::Yaml | Format::Yml);
+    let Some(text) = text else {
+        return if data { Value::Null } else { "None".into() };
+    };
     match of {
-        Some(&Type::BOOL) if matches!(format, Format::Json | Format::Yaml | Format::Yml) => (text == "t").into(),
+        Some(&Type::BOOL) if data => (text == "t").into(),
         Some(&Type::BOOL) => if text == "t" { "True" } else { "False" }.into(),
         Some(&(Type::INT2 | Type::INT4 | Type::INT8 | Type::OID)) => {
             text.parse::<i64>().map_or(text.into(), Value::from)
@@ -198,4 +213,24 @@ fn ask_password(console: &Console) -> Result<String> {
     echo("echo");
     console.line("");
     answer
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn values() {
+        for (text, of, data, words) in [
+            (Some("1"), Some(&Type::INT4), json!(1), json!(1)),
+            (Some("2.5"), Some(&Type::FLOAT8), json!(2.5), json!(2.5)),
+            (Some("t"), Some(&Type::BOOL), json!(true), json!("True")),
+            (Some("t"), None, json!("t"), json!("t")),
+            (None, Some(&Type::INT4), json!(null), json!("None")),
+        ] {
+            assert_eq!(typed(text, of, Format::Json), data, "{text:?}");
+            assert_eq!(typed(text, of, Format::Tsv), words, "{text:?}");
+        }
+    }
 }
