@@ -1,6 +1,7 @@
-//! Work around the repository: simulator runs.
+//! Work around the repository: simulator runs, checks that documents and code agree, generated documents.
 
 mod sim;
+mod tidy;
 
 use clap::{Parser, Subcommand};
 
@@ -15,10 +16,31 @@ struct Arguments {
 enum Command {
     /// Run the simulator over many seeds, or one.
     Sim(sim::Arguments),
+    /// Check that documents and code agree.
+    Tidy,
+    /// Write docs/rules.md from the table of rules.
+    Rules,
 }
 
-fn main() -> anyhow::Result<()> {
-    match Arguments::parse().command {
-        Command::Sim(arguments) => sim::main(&arguments),
+fn main() -> std::process::ExitCode {
+    match run(Arguments::parse().command) {
+        Ok(()) => std::process::ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{error:#}");
+            std::process::ExitCode::FAILURE
+        }
     }
+}
+
+fn run(command: Command) -> anyhow::Result<()> {
+    match command {
+        Command::Sim(arguments) => sim::main(&arguments),
+        Command::Tidy => tidy::run(root()),
+        Command::Rules => Ok(std::fs::write(root().join("docs/rules.md"), tidy::rules_markdown())?),
+    }
+}
+
+/// The root of the workspace.
+fn root() -> &'static std::path::Path {
+    std::path::Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))
 }

@@ -82,5 +82,5 @@ impl State {
 
 /// What a test needs to hold a PostgreSQL and its sentinel.
 pub fn hands(world: &Arc<World>, node: NodeId) -> (SimPg, SimFence) {
-    (SimPg { world: world.clone(), node }, SimFence { world: world.clone(), node })
+    (SimPg::new(world, node), SimFence { world: world.clone(), node })
 }

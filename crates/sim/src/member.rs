@@ -64,7 +64,7 @@ pub fn start_agent(world: &Arc<World>, node: NodeId) {
     let spawner = Arc::new(SimSpawner::new(world, node, process));
     let deps = Deps {
         store: Arc::new(SimStore::new(world, node, timing)),
-        node: Arc::new(SimPg { world: world.clone(), node }),
+        node: Arc::new(SimPg::new(world, node)),
         peers: Arc::new(SimPeers { world: world.clone(), node }),
         fence: Arc::new(SimFence { world: world.clone(), node }),
         callbacks: Arc::new(SimCallbacks { world: world.clone(), node }),

@@ -121,6 +121,8 @@ pub struct Report {
     pub stats: Stats,
 }
 
+/// A cluster that has become healthy is left alone for this long before a switchover.
+const SETTLE: Duration = Duration::from_secs(15);
 /// Lines of history in a report.
 const HISTORY_LINES: usize = 20_000;
 /// An empty cluster must be complete after this long.
@@ -258,6 +260,8 @@ async fn switch_over(world: &Arc<World>) {
     else {
         return;
     };
+    // Connections are being established again, the fence's and the store's news are on their way.
+    sleep(SETTLE).await;
     let lost_before = world.with(|state| state.ledger.lost);
     let asked_ms = world.now_ms();
     Fault::Switchover(None).inject(world, Duration::ZERO).await;

@@ -22,6 +22,9 @@ use crate::world::{NodeId, State, World};
 /// Expired leases are collected up to this much later, as etcd does.
 const EXPIRY_LATE_MS_MAX: u64 = 600;
 
+/// A read that gets no answer is sent again after this long.
+const READ_ATTEMPT: Duration = Duration::from_millis(3_400);
+
 /// The keys, and who watches them.
 #[derive(Default)]
 pub struct StoreState {
@@ -244,8 +247,17 @@ impl SimStore {
         what: &'static str,
         serve: impl FnOnce(&mut State) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {
-        let node = self.node;
         let deadline = Instant::now() + self.timing().retry_timeout;
+        self.attempt(what, deadline, serve).await
+    }
+
+    async fn attempt<T: Send + 'static>(
+        &self,
+        what: &'static str,
+        deadline: Instant,
+        serve: impl FnOnce(&mut State) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let node = self.node;
         let (request, reply, lost) = self.world.with(|state| {
             let slow = state.net.store_slow_ms.clone().unwrap_or(1..15);
             let lost = state.between(1, 100) <= u64::from(state.net.replies_lost_percent);
@@ -288,8 +300,15 @@ impl Store for SimStore {
     }
 
     async fn read(&self, _freshness: Freshness) -> Result<ClusterView, StoreError> {
-        let node = self.node;
-        self.call("read", move |state| Ok(state.served_read(node))).await
+        // Reads are tried again, as clients do; whether a write was applied is the caller's to find out.
+        let (node, deadline) = (self.node, Instant::now() + self.timing().retry_timeout);
+        loop {
+            let attempt = deadline.min(Instant::now() + READ_ATTEMPT);
+            let result = self.attempt("read", attempt, move |state| Ok(state.served_read(node))).await;
+            if result.is_ok() || attempt == deadline {
+                return result;
+            }
+        }
     }
 
     async fn acquire_leader(&self) -> Result<(), StoreError> {

@@ -53,6 +53,8 @@ pub struct Data {
     pub system_id: String,
     /// A clone, rewind or bootstrap that was begun and not finished.
     pub unfinished: Option<Unfinished>,
+    /// There is a `global/pg_control`: copies write it last.
+    pub has_control: bool,
     /// The WAL.
     pub wal: Wal,
     /// `Database cluster state`.
@@ -142,9 +144,7 @@ impl Pg {
     fn data_dir(&self) -> DataDir {
         match &self.data {
             None => DataDir::Empty,
-            Some(data) if matches!(data.unfinished, Some(Unfinished::Clone | Unfinished::Bootstrap)) => {
-                DataDir::Incomplete
-            }
+            Some(data) if !data.has_control => DataDir::Incomplete,
             Some(_) => DataDir::Present,
         }
     }
@@ -165,6 +165,7 @@ impl Data {
         Data {
             system_id,
             unfinished: Some(what),
+            has_control: false,
             control: ControlState::ShutDown,
             checkpoint: wal.end(),
             checkpoint_timeline: wal.timeline(),

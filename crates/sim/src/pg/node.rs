@@ -1,6 +1,7 @@
 //! The agent's hands on the simulated PostgreSQL: [`agent::ports::Node`].
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use agent::ports::{Node, StartAs, TaskHandle};
@@ -15,6 +16,7 @@ use serde_json::{Map, Value};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until};
 
+use super::process::disk_time;
 use super::work::{agent_time, cancelled, run_program};
 use super::{Data, Phase, Process, Recovery, VERSION_NUM};
 use crate::clock::calendar;
@@ -32,9 +34,16 @@ pub struct SimPg {
     pub world: Arc<World>,
     /// Whose PostgreSQL.
     pub node: NodeId,
+    /// This object is in the middle of a bootstrap.
+    bootstrapping: AtomicBool,
 }
 
 impl SimPg {
+    /// The hands of an agent of `node`.
+    pub fn new(world: &Arc<World>, node: NodeId) -> SimPg {
+        SimPg { world: world.clone(), node, bootstrapping: AtomicBool::new(false) }
+    }
+
     fn begin(&self, op: Op) {
         self.world.with(|state| state.record(Event::Op(self.node, op)));
     }
@@ -66,7 +75,10 @@ impl SimPg {
 
     async fn do_start(&self, mode: StartAs, timeout: Duration, task: &TaskHandle) -> Result<(), String> {
         let node = self.node;
-        agent_time(&self.world, 2, 40).await;
+        // Writing configuration files; a stalled disk holds this up.
+        let config_ms = self.world.with(|state| state.between(2, 40));
+        disk_time(&Arc::downgrade(&self.world), node, config_ms).await;
+        let bootstrapping = self.bootstrapping.load(Ordering::Relaxed);
         let id = self.world.with(|state| {
             let Some(data) = &mut state.node_mut(node).pg.data else {
                 return Err("the data directory is empty".to_owned());
@@ -76,7 +88,7 @@ impl SimPg {
                 StartAs::Standby(upstream) => data.recovery = Some(Recovery { upstream }),
                 StartAs::AsConfigured => {}
             }
-            state.start_process(node)
+            state.start_process(node, bootstrapping)
         })?;
         (task.progress)(Progress::Starting);
         let started = self.until(task, |state| match Self::process(state, node) {
@@ -146,7 +158,12 @@ impl SimPg {
         let takes_ms = self.world.with(|state| state.between(1_000, 15_000));
         let copied = source.clone();
         let connected = move |state: &State| state.server_at(node, &source).map(drop);
-        run_program(&self.world, node, takes_ms, task, connected, move |state| state.finish_copy(node, &copied)).await
+        let finish = move |state: &mut State| state.finish_copy(node, &copied);
+        let result = run_program(&self.world, node, takes_ms, task, connected, finish).await;
+        if result.is_err() {
+            self.world.with(|state| state.remove_data(node)).ok();
+        }
+        result
     }
 
     async fn do_rewind(&self, source: &Upstream, task: &TaskHandle) -> Result<(), String> {
@@ -191,6 +208,7 @@ impl Node for SimPg {
     async fn initdb(&self, task: &TaskHandle) -> Result<(), String> {
         let node = self.node;
         self.begin(Op::Initdb);
+        self.bootstrapping.store(true, Ordering::Relaxed);
         let result = match self.world.with(|state| state.begin_initdb(node)) {
             Ok(()) => {
                 let finish = move |state: &mut State| state.finish_initdb(node);
@@ -207,7 +225,13 @@ impl Node for SimPg {
             let writable = state.node(node).pg.accepts_writes();
             writable.then_some(()).ok_or_else(|| "the server does not accept writes".to_owned())
         };
-        run_program(&self.world, node, 500, task, primary, |_| Ok(())).await
+        let finish = move |state: &mut State| {
+            state.node_mut(node).pg.data.iter_mut().for_each(|data| data.unfinished = None);
+            Ok(())
+        };
+        let result = run_program(&self.world, node, 500, task, primary, finish).await;
+        self.bootstrapping.store(false, Ordering::Relaxed);
+        result
     }
 
     async fn start(&self, mode: StartAs, timeout: Duration, task: &TaskHandle) -> Result<(), String> {
@@ -280,8 +304,7 @@ impl Node for SimPg {
     async fn checkpoint(&self) -> Result<(), String> {
         let node = self.node;
         agent_time(&self.world, 20, 2_000).await;
-        let stalled_ms = self.world.with(|state| state.node(node).pg.stalled_until_ms.saturating_sub(state.now_ms));
-        sleep(Duration::from_millis(stalled_ms)).await;
+        disk_time(&Arc::downgrade(&self.world), node, 0).await;
         self.world.with(|state| {
             let pg = &mut state.node_mut(node).pg;
             match (&pg.process, &mut pg.data) {
@@ -350,7 +373,7 @@ impl Node for SimPg {
 }
 
 impl State {
-    fn remove_data(&mut self, node: NodeId) -> Result<(), String> {
+    pub(super) fn remove_data(&mut self, node: NodeId) -> Result<(), String> {
         if self.node(node).pg.process.is_some() {
             return Err("a server runs in the data directory".to_owned());
         }

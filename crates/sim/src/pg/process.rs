@@ -13,6 +13,8 @@ use super::{END_OF_RECOVERY_BYTES, Phase, Process, Recovery};
 use crate::history::{Event, ProcessChange};
 use crate::world::{NodeId, State, World};
 
+/// How often something that waits for a stalled disk looks again.
+const STALL_LOOK_MS: u64 = 100;
 /// A walsender gives up on a receiver that says nothing for this long.
 const SENDER_TIMEOUT_MS: u64 = 10_000;
 
@@ -23,12 +25,12 @@ impl State {
         data.unfinished.map(|_| "a half-made data directory")
     }
 
-    /// Starts a postmaster.
-    pub(super) fn start_process(&mut self, node: NodeId) -> Result<u64, String> {
+    /// Starts a postmaster; `bootstrapping` excuses the marker of an unfinished bootstrap.
+    pub(super) fn start_process(&mut self, node: NodeId, bootstrapping: bool) -> Result<u64, String> {
         if self.node(node).pg.process.is_some() {
             return Err("another server might be running".to_owned());
         }
-        if let Some(what) = self.unfit(node) {
+        if let Some(what) = self.unfit(node).filter(|_| !bootstrapping) {
             self.record(Event::StartedUnfit(node, what));
             return Err(format!("the server was started on {what}"));
         }
@@ -87,7 +89,10 @@ impl State {
     pub(super) fn begin_promotion(&mut self, node: NodeId) -> Result<(), String> {
         let takes_ms = self.between(50, 2_500);
         let Some(process) = &mut self.node_mut(node).pg.process else { return Err("no server runs".to_owned()) };
-        if process.phase != Phase::Running || !process.in_recovery {
+        if process.phase == Phase::Running && !process.in_recovery {
+            return Ok(());
+        }
+        if process.phase != Phase::Running {
             return Err("the server is not in recovery".to_owned());
         }
         // The receiver is ended first: what it has is what the new timeline starts from.
@@ -186,7 +191,8 @@ pub(super) async fn disk_time(world: &Weak<World>, node: NodeId, ms: u64) -> boo
             return true;
         }
         drop(world);
-        sleep(Duration::from_millis(left_ms)).await;
+        // Stalls end earlier than announced.
+        sleep(Duration::from_millis(left_ms.min(STALL_LOOK_MS))).await;
     }
 }
 

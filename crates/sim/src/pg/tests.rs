@@ -38,6 +38,7 @@ async fn primary(world: &Arc<World>, node: NodeId) -> SimPg {
     let (pg, _) = hands(world, node);
     pg.initdb(&task()).await.expect("initdb");
     pg.start(StartAs::Primary, TIMEOUT, &task()).await.expect("start");
+    pg.post_bootstrap(&task()).await.expect("post_bootstrap");
     pg
 }
 
@@ -144,13 +145,10 @@ async fn an_interrupted_clone_leaves_its_marker_and_is_not_started() {
     let _a = primary(&world, A).await;
     let (b, _) = hands(&world, B);
     let source = CloneSource { name: "a".into(), upstream: at(A) };
-    let cut = async {
-        sleep(Duration::from_millis(500)).await;
-        world.with(|state| state.net.set_link(A, B, true));
-    };
-    let nobody_cancels = task();
-    let (cloned, ()) = tokio::join!(b.clone_from(Some(&source), true, &nobody_cancels), cut);
-    assert!(cloned.is_err());
+    // The agent dies with its child.
+    let killed = timeout(Duration::from_millis(500), b.clone_from(Some(&source), true, &task())).await;
+    assert!(killed.is_err());
+    sleep(TIMEOUT).await;
     let seen = b.observe().await;
     assert_eq!((seen.data_dir, seen.unfinished), (DataDir::Incomplete, Some(Unfinished::Clone)));
     assert!(b.start(StartAs::Primary, TIMEOUT, &task()).await.is_err());
@@ -217,4 +215,20 @@ async fn a_stalled_disk_answers_no_query() {
     assert_eq!((seen.postmaster, seen.server), (Postmaster::Running, None));
     sleep(Duration::from_secs(10)).await;
     assert!(a.observe().await.is_primary());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_clone_that_fails_leaves_an_empty_directory() {
+    let world = world();
+    let _a = primary(&world, A).await;
+    let (b, _) = hands(&world, B);
+    let source = CloneSource { name: "a".into(), upstream: at(A) };
+    let cut = async {
+        sleep(Duration::from_millis(500)).await;
+        world.with(|state| state.net.set_link(A, B, true));
+    };
+    let nobody_cancels = task();
+    let (cloned, ()) = tokio::join!(b.clone_from(Some(&source), true, &nobody_cancels), cut);
+    assert!(cloned.is_err());
+    assert_eq!(b.observe().await.data_dir, DataDir::Empty);
 }

@@ -119,7 +119,7 @@ impl State {
 
     pub(super) fn finish_initdb(&mut self, node: NodeId) -> Result<(), String> {
         let Some(data) = &mut self.node_mut(node).pg.data else { return Err("the directory is gone".to_owned()) };
-        data.unfinished = None;
+        data.has_control = true;
         data.do_checkpoint(true);
         let system_id = data.system_id.clone();
         self.record(Event::Initialized(node, system_id));
@@ -131,9 +131,8 @@ impl State {
         if self.node(node).pg.process.is_some() {
             return Err("a server runs in the directory".to_owned());
         }
-        if self.node(node).pg.data.is_some() {
-            return Err("directory exists but is not empty".to_owned());
-        }
+        // What is there is removed first, whatever it is.
+        self.remove_data(node)?;
         let Some(theirs) = self.node(other).pg.data.clone() else { return Err("the source has no data".to_owned()) };
         self.node_mut(node).pg.data = Some(Data::unfinished(theirs.system_id, theirs.wal, Unfinished::Clone));
         Ok(())
@@ -149,6 +148,7 @@ impl State {
         }
         *own = Some(Data {
             unfinished: None,
+            has_control: true,
             control: ControlState::InArchiveRecovery,
             recovery: None,
             slots: Default::default(),
@@ -159,15 +159,18 @@ impl State {
 
     /// What pg_rewind checks before it touches anything; `false` when it finds nothing to do.
     pub(super) fn begin_rewind(&mut self, node: NodeId, source: &Upstream) -> Result<bool, String> {
-        let other = self.server_at(node, source)?;
         if self.node(node).pg.process.is_some() {
             return Err("target server must be shut down cleanly".to_owned());
         }
+        // The marker goes up before anything is known, and stays unless pg_rewind reports success.
+        let unfit = |data: &Data| matches!(data.unfinished, Some(Unfinished::Clone | Unfinished::Bootstrap));
+        match &mut self.node_mut(node).pg.data {
+            Some(own) if !unfit(own) => own.unfinished = Some(Unfinished::Rewind),
+            _ => return Err("there is nothing to rewind".to_owned()),
+        }
+        let other = self.server_at(node, source)?;
         let Some(theirs) = self.node(other).pg.data.clone() else { return Err("the source has no data".to_owned()) };
         let Some(own) = &mut self.node_mut(node).pg.data else { return Err("the directory is empty".to_owned()) };
-        if own.unfinished.is_some() {
-            return Err("the control file is damaged".to_owned());
-        }
         if !matches!(own.control, ControlState::ShutDown | ControlState::ShutDownInRecovery) {
             return Err("target server must be shut down cleanly".to_owned());
         }
@@ -177,15 +180,16 @@ impl State {
         // It reads the timelines from the control files: before the source's first checkpoint on its new timeline it
         // sees the old one, and does nothing.
         if own.checkpoint_timeline == theirs.checkpoint_timeline {
+            own.unfinished = None;
             return Ok(false);
         }
         match own.wal.seen_divergence(&theirs.wal) {
             None => Err("could not find common ancestor of the source and target cluster's timelines".to_owned()),
-            Some(at) if at >= own.wal.end() => Ok(false),
-            Some(_) => {
-                own.unfinished = Some(Unfinished::Rewind);
-                Ok(true)
+            Some(at) if at >= own.wal.end() => {
+                own.unfinished = None;
+                Ok(false)
             }
+            Some(_) => Ok(true),
         }
     }
 
