@@ -74,6 +74,8 @@ pub(crate) struct Driver {
     pub last_cluster: Option<(Arc<ClusterView>, BootTime)>,
     pub dcs_last_seen: u64,
     pub last_reason: String,
+    /// When a sentence was last logged.
+    pub reported_at: BootTime,
     pub reload: watch::Receiver<Option<NodeInfo>>,
     pub shutdown: watch::Receiver<bool>,
     pub changes: watch::Receiver<dcs::Changes>,
@@ -237,8 +239,10 @@ impl Driver {
     /// Logs, journals and publishes the end of a cycle.
     fn conclude(&mut self, view: View, facts: Facts, verdict: &Verdict) {
         let steady = verdict.reason.starts_with("no action. ") || verdict.reason.starts_with("PAUSE: no action");
-        if verdict.reason != self.last_reason || (steady && facts.steps() > 0) {
-            tracing::info!(rule = verdict.rule.0, "{}", verdict.reason);
+        let heartbeat_due = steady && view.now.since(self.reported_at) >= self.settings.loop_wait;
+        if verdict.reason != self.last_reason || heartbeat_due {
+            tracing::info!("{}", verdict.reason);
+            self.reported_at = view.now;
         }
         self.last_reason = verdict.reason.clone();
         let record = CycleRecord {
@@ -271,6 +275,8 @@ impl Driver {
     async fn look(&mut self) -> (View, Option<u64>) {
         self.keeper.progress();
         self.members_seen = self.changes.borrow_and_update().members;
+        // Before PostgreSQL is looked at: what a task that has ended did is then in the look.
+        let (task, finished) = (self.tasks.running(), self.tasks.finished());
         let (pg, store) = tokio::join!(biased; self.deps.node.observe(), self.deps.store.read(Freshness::Snapshot));
         self.keeper.progress();
         let now = self.deps.clock.now();
@@ -285,7 +291,6 @@ impl Driver {
         let role = if pg.is_primary() { Role::Primary } else { Role::Replica };
         self.adopt_config(&store, role).await;
         self.keeper.set_fencing(!self.settings.pause);
-        let finished = self.tasks.finished();
         let taken = finished.as_ref().map(|finished| finished.id);
         let view = View {
             now,
@@ -295,7 +300,7 @@ impl Driver {
             store,
             lease: self.keeper.lease(),
             pg,
-            task: self.tasks.running(),
+            task,
             finished,
             requests: self.waiting.iter().map(|(id, (kind, _))| Request { id: *id, kind: kind.clone() }).collect(),
             fence: FenceView { failed: self.deps.fence.failed() },

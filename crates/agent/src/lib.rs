@@ -100,6 +100,7 @@ impl Agent {
             last_cluster: None,
             dcs_last_seen: 0,
             last_reason: String::new(),
+            reported_at: Default::default(),
             reload: reload_receiver,
             shutdown: shutdown_receiver,
         };

@@ -61,7 +61,7 @@ impl Peers for HttpPeers {
 async fn ask(client: &Client, peer: &PeerAddress) -> PeerStatus {
     let answer = match tokio::time::timeout(ANSWER_WITHIN, get(client, &peer.api_url)).await {
         Ok(Ok(body)) => {
-            tracing::info!("got response from {} {}: {}", peer.name, peer.api_url, String::from_utf8_lossy(&body));
+            tracing::debug!("got response from {} {}: {}", peer.name, peer.api_url, String::from_utf8_lossy(&body));
             serde_json::from_slice(&body).ok().as_ref().and_then(PeerAnswer::from_status)
         }
         Ok(Err(error)) => {

@@ -6,9 +6,7 @@ use std::time::Duration;
 
 use agent::Handle;
 use agent::ports::{Clock, Node, Peers};
-use api::{
-    Backend, FailoverRequest, FailsafeAnswer, FailsafeCall, NodeStatus, ReinitRequest, Reply, RestartRequest,
-};
+use api::{Backend, FailoverRequest, FailsafeAnswer, FailsafeCall, NodeStatus, ReinitRequest, Reply, RestartRequest};
 use async_trait::async_trait;
 use dcs::{Freshness, Guard, Store, StoreError};
 use ha::memory::ScheduledRestart;

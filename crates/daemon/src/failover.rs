@@ -72,7 +72,8 @@ async fn infeasible(
     }
     let sync = cluster.sync.as_ref().map(|sync| &sync.value);
     let sync_matters = settings.synchronous_mode == SynchronousMode::On && request.leader.is_some();
-    let listed = |name: &str| sync.is_some_and(|sync| sync.members.iter().any(|member| member.eq_ignore_ascii_case(name)));
+    let listed =
+        |name: &str| sync.is_some_and(|sync| sync.members.iter().any(|member| member.eq_ignore_ascii_case(name)));
     if let Some(candidate) = request.candidate.as_deref() {
         if sync_matters && !listed(candidate) {
             return Some("candidate name does not match with sync_standby".to_owned());
@@ -131,7 +132,8 @@ async fn outcome(
         // The next change of the store, or a second in case none is pushed.
         let _ = tokio::time::timeout(Duration::from_secs(1), changes.changed()).await;
     }
-    let text = format!("{} status unknown after {seconds} seconds; operation may still be in progress", capital(action));
+    let text =
+        format!("{} status unknown after {seconds} seconds; operation may still be in progress", capital(action));
     reply(503, text)
 }
 

@@ -144,9 +144,10 @@ impl Node for PgNode {
         basebackup_only: bool,
         task: &TaskHandle,
     ) -> Result<(), String> {
-        let source = source
-            .map(|source| postgres::CloneSource { name: source.name.clone(), upstream: source.upstream.clone() });
-        self.postgres.clone_from(source.as_ref(), basebackup_only, &handle(task)).await
+        let source =
+            source.map(|source| postgres::CloneSource { name: source.name.clone(), upstream: source.upstream.clone() });
+        // Not a method call: `Arc` has a `clone_from` of its own.
+        Postgres::clone_from(&self.postgres, source.as_ref(), basebackup_only, &handle(task)).await
     }
 
     async fn rewind(&self, source: &Upstream, task: &TaskHandle) -> Result<(), String> {
@@ -178,7 +179,8 @@ impl Node for PgNode {
     }
 
     async fn server_position(&self, server: &Upstream) -> Result<ServerPosition, String> {
-        let position = self.postgres.server_position(server).await?;
+        let one_line = |why: String| why.split_whitespace().collect::<Vec<_>>().join(" ");
+        let position = self.postgres.server_position(server).await.map_err(one_line)?;
         Ok(ServerPosition {
             in_recovery: position.in_recovery,
             system_id: position.system_id,

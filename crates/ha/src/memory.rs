@@ -41,6 +41,10 @@ pub struct Memory {
     pub abandoned_bootstrap_since: Option<BootTime>,
     /// Whom and which timeline `divergence` was checked against.
     pub checked_against: Option<(String, Option<Timeline>)>,
+    /// PostgreSQL was stopped for a switchover, since then: a candidate with the shutdown checkpoint is awaited.
+    pub handing_over_since: Option<BootTime>,
+    /// A switchover is asked for, since then, and waits for its candidate to stream.
+    pub switchover_since: Option<BootTime>,
     /// When the lock was handed over: the new leader is awaited.
     pub handed_over_at: Option<BootTime>,
     /// An operator asked for a new copy: from the leader, by base backup, where true.

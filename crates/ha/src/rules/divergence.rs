@@ -1,7 +1,7 @@
 //! Does the local history fit the leader's? Decided with timelines and positions alone (compatibility.md, 7.12).
 
-use model::pg::{ControlState, Postmaster, Upstream};
-use model::{ClusterView, Lsn, Timeline};
+use model::pg::{ControlData, ControlState, Postmaster, Upstream};
+use model::{ClusterView, HostPort, Lsn, Timeline};
 
 use super::cycle::Cycle;
 use super::{End, table::*};
@@ -36,31 +36,41 @@ pub fn compare_histories(local: LocalPosition, leader: &ServerPosition) -> bool 
     }
 }
 
+/// Where a server that does not run ended, by its control file.
+fn stopped_position(control: &ControlData) -> Option<LocalPosition> {
+    let standby = |timeline, lsn| Some(LocalPosition { timeline, lsn, was_primary: false });
+    match control.state {
+        ControlState::ShutDown => {
+            Some(LocalPosition { timeline: control.timeline, lsn: control.checkpoint, was_primary: true })
+        }
+        ControlState::ShutDownInRecovery | ControlState::InArchiveRecovery if control.min_recovery.is_valid() => {
+            standby(control.min_recovery_timeline, control.min_recovery)
+        }
+        ControlState::ShutDownInRecovery | ControlState::InArchiveRecovery => {
+            standby(control.timeline, control.checkpoint)
+        }
+        _ => None,
+    }
+}
+
 impl Cycle<'_> {
     /// Where the local data ends; `None` when that is not known, or not final (a crash left WAL to be replayed).
-    fn local_position(&self) -> Option<LocalPosition> {
+    ///
+    /// A running standby is asked over a replication connection: what it says in SQL of its timeline is that of its WAL
+    /// receiver or of its last restartpoint, neither of which need be the one it replays.
+    fn local_position(&self) -> Need<Option<LocalPosition>> {
         if self.view.pg.postmaster == Postmaster::Running {
-            let server = self.view.pg.server.as_ref()?;
-            return Some(LocalPosition {
-                timeline: server.timeline?,
-                lsn: server.replay_lsn.or(server.flush_lsn)?,
-                was_primary: false,
-            });
+            let address = HostPort::from_url(&self.view.node.conn_url);
+            let (Some(server), Some(address)) = (&self.view.pg.server, address) else {
+                return Ok(None);
+            };
+            let Answer::Server(Ok(own)) = self.facts.ask(Probe::Server(Upstream { address, slot: None }))? else {
+                return Ok(None);
+            };
+            let lsn = server.replay_lsn.unwrap_or(own.lsn);
+            return Ok(Some(LocalPosition { timeline: own.timeline, lsn, was_primary: false }));
         }
-        let control = self.view.pg.control.as_ref()?;
-        let standby = |timeline, lsn| Some(LocalPosition { timeline, lsn, was_primary: false });
-        match control.state {
-            ControlState::ShutDown => {
-                Some(LocalPosition { timeline: control.timeline, lsn: control.checkpoint, was_primary: true })
-            }
-            ControlState::ShutDownInRecovery | ControlState::InArchiveRecovery if control.min_recovery.is_valid() => {
-                standby(control.min_recovery_timeline, control.min_recovery)
-            }
-            ControlState::ShutDownInRecovery | ControlState::InArchiveRecovery => {
-                standby(control.timeline, control.checkpoint)
-            }
-            _ => None,
-        }
+        Ok(self.view.pg.control.as_ref().and_then(stopped_position))
     }
 
     /// Timeline the leader publishes, where it does.
@@ -88,9 +98,15 @@ impl Cycle<'_> {
             return Ok(None);
         }
         let wait = |why: String| Ok(Some(End::new(REWIND_WAIT, why).wake_in_ms(500)));
-        let Some(local) = self.local_position() else {
-            return Ok(None);
-        };
+        if !cluster.leader_member().is_some_and(|member| member.is_running()) {
+            // It cannot be asked. A running standby goes on; a stopped one must know before it is started.
+            let running = self.view.pg.postmaster == Postmaster::Running;
+            return if running {
+                Ok(None)
+            } else {
+                wait("waiting for the leader to run before comparing histories".to_owned())
+            };
+        }
         let probe = Probe::Server(Upstream { address: leader.address.clone(), slot: None });
         let position = match self.facts.ask(probe)? {
             Answer::Server(Ok(position)) => position,
@@ -100,6 +116,9 @@ impl Cycle<'_> {
         if position.in_recovery {
             return wait("waiting for the leader to be promoted before comparing histories".to_owned());
         }
+        let Some(local) = self.local_position()? else {
+            return Ok(None);
+        };
         self.memory.divergence =
             if compare_histories(local, position) { Divergence::Fits } else { Divergence::Diverged };
         self.memory.checked_against = Some((against.0, Some(position.timeline)));

@@ -5,7 +5,7 @@ use model::{MemberState, Role};
 use super::cycle::Cycle;
 use crate::facts::Need;
 use crate::memory::{AfterPromote, Divergence};
-use crate::step::{Answered, CallbackAction, Effect, Task};
+use crate::step::{Answered, CallbackAction, Effect, StopPurpose, Task};
 use crate::view::FinishedTask;
 
 impl Cycle<'_> {
@@ -55,7 +55,8 @@ impl Cycle<'_> {
                 self.callback(CallbackAction::OnRestart, self.memory.role.public())?;
                 self.answer_restart(200, "restarted successfully")?;
             }
-            Task::Stop { .. } => {
+            Task::Stop { purpose, .. } => {
+                self.memory.handing_over_since = (*purpose == StopPurpose::Switchover).then_some(self.view.now);
                 self.memory.expected_up = false;
                 self.memory.state = MemberState::Stopped;
                 self.memory.promoted = AfterPromote::NotPromoted;
@@ -132,6 +133,7 @@ impl Cycle<'_> {
         };
         let role = if server.in_recovery { Role::Replica } else { Role::Primary };
         self.memory.state = MemberState::Running;
+        self.memory.handing_over_since = None;
         if !self.memory.expected_up {
             self.memory.expected_up = true;
             if self.memory.role == Role::Uninitialized {

@@ -9,7 +9,8 @@ use crate::facts::Need;
 use crate::memory::Divergence;
 use crate::step::{Effect, Outcome, StopPurpose, Task};
 
-/// How long a node that handed its lock over waits for the new leader before it starts as a standby of nobody.
+/// How long a stopped primary waits for a candidate to receive the shutdown checkpoint before it starts again, and how
+/// long a node that handed its lock over waits for the new leader before it starts as a standby of nobody.
 const HAND_OVER_WAIT_MS: u128 = 5_000;
 
 impl Cycle<'_> {
@@ -80,20 +81,25 @@ impl Cycle<'_> {
         Ok(End::new(RECOVER_PRIMARY, "starting primary after failure"))
     }
 
-    /// The stop of a switchover has ended and the lock is still held: hand over now, or call it off.
+    /// The stop of a switchover has ended and the lock is still held: hand over as soon as a candidate has everything,
+    /// or call it off.
     fn stopped_to_hand_over(&mut self, cluster: &ClusterView) -> Need<Option<End>> {
-        let stopped_for_it = self.view.finished.as_ref().is_some_and(|finished| {
-            matches!(finished.task, Task::Stop { purpose: StopPurpose::Switchover, .. }) && finished.outcome.is_ok()
-        });
         let clean = self.view.pg.control.as_ref().filter(|control| control.state == ControlState::ShutDown);
-        let (true, Some(control)) = (stopped_for_it, clean) else {
+        let (Some(since), Some(control)) = (self.memory.handing_over_since, clean) else {
             return Ok(None);
         };
-        if self.hand_over(cluster, control.checkpoint)? {
-            let text =
-                format!("released the leader lock: a standby has the shutdown checkpoint {}", control.checkpoint);
+        let checkpoint = control.checkpoint;
+        if self.hand_over(cluster, checkpoint)? {
+            self.memory.handing_over_since = None;
+            let text = format!("released the leader lock: a standby has the shutdown checkpoint {checkpoint}");
             return Ok(Some(End::new(HAND_OVER, text)));
         }
+        if self.view.now.since(since).as_millis() < HAND_OVER_WAIT_MS {
+            self.act(Effect::RenewLeader)?;
+            let text = format!("waiting for a standby to receive the shutdown checkpoint {checkpoint}");
+            return Ok(Some(End::new(HAND_OVER, text).wake_in_ms(20)));
+        }
+        self.memory.handing_over_since = None;
         self.clear_failover_request(cluster)?;
         Ok(None)
     }

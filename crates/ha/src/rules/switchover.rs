@@ -20,6 +20,7 @@ impl Cycle<'_> {
     /// Starts a switchover that was asked for and is possible; clears one that is not.
     pub fn consider_switchover(&mut self, cluster: &ClusterView) -> Need<Option<End>> {
         let Some(request) = cluster.failover.as_ref().map(|failover| failover.value.clone()) else {
+            self.memory.switchover_since = None;
             return Ok(None);
         };
         match self.due(&request) {
@@ -45,6 +46,9 @@ impl Cycle<'_> {
         if let Err(why) = self.candidate_exists(cluster, request.candidate.as_deref())? {
             return self.refuse_switchover(cluster, &why);
         }
+        if let Some(end) = self.await_streaming(cluster, request.candidate.as_deref())? {
+            return Ok(Some(end));
+        }
         if request.scheduled_at.is_some() {
             // From here on it is an immediate request, for whoever looks at the key while the lock changes hands.
             let now = FailoverKey { scheduled_at: None, ..request.clone() };
@@ -54,6 +58,29 @@ impl Cycle<'_> {
         self.start(Task::Stop { mode: StopMode::Fast, checkpoint: true, purpose: StopPurpose::Switchover })?;
         let to = request.candidate.map_or_else(|| "the best standby".to_owned(), |name| name.clone());
         Ok(Some(End::new(SWITCHOVER, format!("manual failover: demoting myself in favour of {to}"))))
+    }
+
+    /// A standby that does not stream will not receive the shutdown checkpoint: it is given a moment to connect.
+    fn await_streaming(&mut self, cluster: &ClusterView, named: Option<&str>) -> Need<Option<End>> {
+        let Some(server) = &self.view.pg.server else {
+            return Ok(None);
+        };
+        let cascades = |name: &str| cluster.member(name).is_some_and(|member| member.tags.replicatefrom().is_some());
+        let streams = |name: &str| {
+            cascades(name)
+                || server.senders.iter().any(|sender| sender.application_name == name && sender.state == "streaming")
+        };
+        let others = cluster.members.iter().filter(|member| member.name != self.me());
+        let mut candidates = others.filter(|member| named.is_none_or(|name| name == member.name));
+        if candidates.any(|member| streams(&member.name)) {
+            return Ok(None);
+        }
+        let since = *self.memory.switchover_since.get_or_insert(self.view.now);
+        if self.view.now.since(since) <= self.view.settings.loop_wait {
+            let text = "switchover: waiting for the candidate to stream from this node";
+            return Ok(Some(End::new(LEAD, text).wake_in_ms(200)));
+        }
+        self.refuse_switchover(cluster, "the candidate does not stream from this node")
     }
 
     fn due(&self, request: &FailoverKey) -> Due {
@@ -74,6 +101,7 @@ impl Cycle<'_> {
     }
 
     fn refuse_switchover(&mut self, cluster: &ClusterView, why: &str) -> Need<Option<End>> {
+        self.memory.switchover_since = None;
         self.clear_failover_request(cluster)?;
         Ok(Some(End::new(LEAD, format!("switchover is not possible and was cleared: {why}")).wake_in_ms(1000)))
     }

@@ -188,8 +188,13 @@ fn switchover_whose_candidate_fell_behind_is_called_off() {
     let request = FailoverKey { leader: Some("a".into()), candidate: Some("b".into()), scheduled_at: None };
     cluster_of(&mut scene).failover = Some(Versioned { value: request, version: 4 });
     scene.peers.get_mut("b").expect("b").wal = Lsn(5);
-    let expected = ["on_stop primary", "put failover {}", "RenewLeader", "start primary"];
-    scene.play().expect("recover-primary", &expected);
+    let waiting = scene.play();
+    waiting.expect("hand-over", &["on_stop primary", "RenewLeader"]);
+
+    scene.view.finished = None;
+    scene.memory = waiting.verdict.memory;
+    scene.view.now = NOW.plus(std::time::Duration::from_secs(6));
+    scene.play().expect("recover-primary", &["put failover {}", "RenewLeader", "start primary"]);
 }
 
 #[test]

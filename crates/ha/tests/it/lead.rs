@@ -126,6 +126,20 @@ fn switchover_stops_with_a_checkpoint_first() {
 }
 
 #[test]
+fn switchover_waits_a_moment_for_a_candidate_that_does_not_stream() {
+    let mut scene = Scene::of("a", "a");
+    scene.view.pg.server.as_mut().expect("running").senders.clear();
+    let failover = model::FailoverKey { leader: Some("a".into()), candidate: Some("b".into()), scheduled_at: None };
+    cluster_of(&mut scene).failover = Some(model::Versioned { value: failover, version: 8 });
+    let waiting = scene.play();
+    waiting.expect("lead", &["RenewLeader"]);
+
+    scene.memory = waiting.verdict.memory;
+    scene.view.now = NOW.plus(std::time::Duration::from_secs(11));
+    scene.play().expect("lead", &["RenewLeader", "put failover {}"]);
+}
+
+#[test]
 fn impossible_switchover_is_cleared_and_explained() {
     for (name, change) in [
         ("unreachable", (|scene: &mut Scene| drop(scene.peers.remove("b"))) as fn(&mut Scene)),

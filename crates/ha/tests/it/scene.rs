@@ -9,7 +9,7 @@ use ha::view::{FenceView, FinishedTask, LeaseView, NodeInfo, Progress, RunningTa
 use ha::{Answer, Facts, Memory};
 use model::lsn::TimelineSwitch;
 use model::peer::{PeerAnswer, PeerStatus};
-use model::pg::{ControlData, ControlState, DataDir, PgSnapshot, Postmaster, ServerStatus, Upstream};
+use model::pg::{ControlData, ControlState, DataDir, PgSnapshot, Postmaster, ServerStatus, Upstream, WalSender};
 use model::{BootTime, ClusterView, HostPort, Leader, Lsn, Member, Role, Settings, Tags, Timeline, Versioned};
 use serde_json::json;
 
@@ -105,6 +105,20 @@ fn server(in_recovery: bool, lsn: u64) -> ServerStatus {
     }
 }
 
+fn sender(name: &str) -> WalSender {
+    WalSender {
+        usename: "replicator".to_owned(),
+        application_name: name.to_owned(),
+        client_addr: None,
+        state: "streaming".to_owned(),
+        sync_state: "async".to_owned(),
+        sync_priority: 0,
+        write_lsn: None,
+        flush_lsn: None,
+        replay_lsn: None,
+    }
+}
+
 impl Scene {
     /// A healthy cluster: `leader` leads, everybody is at position 1000; seen by `me`.
     pub fn of(me: &str, leader: &str) -> Scene {
@@ -120,6 +134,9 @@ impl Scene {
         };
         let leads = me == leader;
         let mut status = server(!leads, 1000);
+        if leads {
+            status.senders = ["b", "c"].map(sender).to_vec();
+        }
         if !leads {
             status.upstream = Some(upstream(leader, me));
         }
