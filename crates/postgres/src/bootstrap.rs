@@ -23,7 +23,14 @@ const RESERVED: &[&str] = &["command", "no_params", "keep_existing_recovery_conf
 /// nobody is waited for.
 const QUIET: &str = "SET log_statement = none; SET log_min_duration_statement = -1; \
     SET log_min_error_statement = panic; SET log_duration = off; SET synchronous_commit = local; \
-    SET statement_timeout = 0; SET pgaudit.log = 'none'; SET auto_explain.log_min_duration = -1";
+    SET statement_timeout = 0";
+/// More of it, that some versions and installations lack.
+const QUIET_OPTIONAL: [&str; 4] = [
+    "SET log_min_duration_sample = -1",
+    "SET log_transaction_sample_rate = 0",
+    "SET pgaudit.log = 'none'",
+    "SET auto_explain.log_min_duration = -1",
+];
 
 impl Postgres {
     /// Makes a new cluster in the empty data directory, by initdb or the custom method, and writes its
@@ -138,9 +145,10 @@ impl Postgres {
         let restored = matches!(self.phase(), BootstrapPhase::Restored { .. });
         let session = self.connect().await.map_err(Failure::into_text)?;
         // The role cannot be created twice: a bootstrap is attempted again from the start, never resumed.
-        for statement in QUIET.split(';') {
-            // Settings of extensions that are not loaded are accepted as placeholders; older versions lack some.
-            if let Err(failure) = session.query("prepare the session for the roles", statement.trim()).await {
+        let what = "prepare the session for the roles";
+        session.query(what, QUIET).await.map_err(Failure::into_text)?;
+        for statement in QUIET_OPTIONAL {
+            if let Err(failure) = session.query(what, statement).await {
                 tracing::debug!("{}", failure.into_text());
             }
         }

@@ -6,15 +6,14 @@
 //!
 //! | offset | field | offset | field |
 //! |---|---|---|---|
-//! | 0 | system_identifier u64 | 184 | minRecoveryPointTLI u32 |
-//! | 8 | pg_control_version u32 | 216 | wal_log_hints bool |
-//! | 16 | state i32 | 220 | MaxConnections i32 |
-//! | 32 | checkPoint u64 | 224 | max_worker_processes i32 |
-//! | 40 | checkPointCopy.redo u64 | 228 | max_wal_senders i32 |
-//! | 48 | checkPointCopy.ThisTimeLineID u32 | 232 | max_prepared_xacts i32 |
-//! | 176 | minRecoveryPoint u64 | 236 | max_locks_per_xact i32 |
-//! | | | 292 | data_checksum_version u32 |
-//! | | | 328 | crc u32 (CRC-32C of all before) |
+//! | 0 | system_identifier u64 | 144 | minRecoveryPointTLI u32 |
+//! | 8 | pg_control_version u32 | 176 | wal_log_hints bool |
+//! | 16 | state i32 | 180 | MaxConnections i32 |
+//! | 32 | checkPoint u64 | 184 | max_worker_processes i32 |
+//! | 40 | checkPointCopy.redo u64 | 188 | max_wal_senders i32 |
+//! | 48 | checkPointCopy.ThisTimeLineID u32 | 192 | max_prepared_xacts i32 |
+//! | 136 | minRecoveryPoint u64 | 196 | max_locks_per_xact i32 |
+//! | 252 | data_checksum_version u32 | 288 | crc u32 (CRC-32C of all before) |
 //!
 //! The checksum at its offset proves the layout, and that the file was not read in the middle of being written.
 
@@ -30,7 +29,7 @@ use crate::task::TaskHandle;
 
 /// Versions of the layout above.
 const KNOWN_LAYOUTS: [u32; 2] = [1201, 1300];
-const CRC_OFFSET: usize = 328;
+const CRC_OFFSET: usize = 288;
 
 /// What is read from the control file.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -95,21 +94,21 @@ fn parse_binary(bytes: &[u8]) -> Option<ControlFile> {
         checkpoint: Lsn(u64_at(32)?),
         redo: Lsn(u64_at(40)?),
         timeline: Timeline(u32_at(48)?),
-        min_recovery: Lsn(u64_at(176)?),
-        min_recovery_timeline: Timeline(u32_at(184)?),
-        rewindable: *bytes.get(216)? != 0 || u32_at(292)? != 0,
+        min_recovery: Lsn(u64_at(136)?),
+        min_recovery_timeline: Timeline(u32_at(144)?),
+        rewindable: *bytes.get(176)? != 0 || u32_at(252)? != 0,
     };
     Some(ControlFile {
         data,
-        max_connections: i32_at(220)?,
-        max_worker_processes: i32_at(224)?,
-        max_wal_senders: i32_at(228)?,
-        max_prepared_transactions: i32_at(232)?,
-        max_locks_per_transaction: i32_at(236)?,
+        max_connections: i32_at(180)?,
+        max_worker_processes: i32_at(184)?,
+        max_wal_senders: i32_at(188)?,
+        max_prepared_transactions: i32_at(192)?,
+        max_locks_per_transaction: i32_at(196)?,
     })
 }
 
-/// CRC-32C (Castagnoli), bit by bit: 328 bytes are not worth a table.
+/// CRC-32C (Castagnoli), bit by bit: 288 bytes are not worth a table.
 fn crc32c(bytes: &[u8]) -> u32 {
     !bytes.iter().fold(u32::MAX, |crc, byte| {
         (0..8).fold(crc ^ u32::from(*byte), |crc, _| (crc >> 1) ^ (0x82F6_3B78 & (crc & 1).wrapping_neg()))

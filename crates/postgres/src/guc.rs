@@ -70,6 +70,8 @@ pub(crate) struct Effective {
     pub controlled: Vec<(&'static str, String)>,
     /// Everything for the file, controlled ones included; no recovery parameters.
     pub file: Parameters,
+    /// What was asked for and is not used, a sentence each.
+    pub notes: Vec<String>,
 }
 
 impl Effective {
@@ -111,15 +113,19 @@ impl Effective {
 /// Resolves the parameters for a server version (`server_version_num`, 150000 for any 15) and role.
 pub(crate) fn effective(config: &PgConfig, version: u32, role: Role) -> Effective {
     let asked = &config.parameters.base;
+    let mut notes = Vec::new();
     let controlled: Vec<(&'static str, String)> = CONTROLLED
         .iter()
         .filter(|parameter| version >= parameter.since)
-        .map(|parameter| (parameter.name, value_of(parameter, config, version)))
+        .map(|parameter| (parameter.name, value_of(parameter, config, version, &mut notes)))
         .collect();
     let mut file = asked.clone();
     for (name, value) in config.parameters.overrides(role) {
         if is_controlled(&name) {
-            tracing::warn!("{name} in the parameters for role {} is not used: it must agree everywhere", role.as_str());
+            notes.push(format!(
+                "{name} in the parameters for role {} is not used: it must agree everywhere",
+                role.as_str()
+            ));
         } else {
             file.insert(name, value);
         }
@@ -128,7 +134,7 @@ pub(crate) fn effective(config: &PgConfig, version: u32, role: Role) -> Effectiv
     file.extend(controlled.iter().map(|(name, value)| ((*name).to_owned(), value.clone())));
     let (name, value) = wal_keep(asked, version);
     file.insert(name.to_owned(), value);
-    Effective { controlled, file }
+    Effective { controlled, file, notes }
 }
 
 /// Whether a parameter is controlled.
@@ -141,7 +147,7 @@ pub(crate) fn command_line_names() -> impl Iterator<Item = &'static str> {
     CONTROLLED.iter().map(|parameter| parameter.name)
 }
 
-fn value_of(parameter: &Controlled, config: &PgConfig, version: u32) -> String {
+fn value_of(parameter: &Controlled, config: &PgConfig, version: u32, notes: &mut Vec<String>) -> String {
     match parameter.name {
         "listen_addresses" => return config.listen.hosts.join(","),
         "port" => return config.listen.port.to_string(),
@@ -152,11 +158,10 @@ fn value_of(parameter: &Controlled, config: &PgConfig, version: u32) -> String {
     let accepted = asked.filter(|value| {
         let fits = accepts(&parameter.accept, value);
         if !fits {
-            tracing::warn!(
+            notes.push(format!(
                 "postgresql.parameters.{} {value:?} is not accepted; {} is used",
-                parameter.name,
-                parameter.default
-            );
+                parameter.name, parameter.default
+            ));
         }
         fits
     });

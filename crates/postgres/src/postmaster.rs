@@ -180,8 +180,8 @@ impl Supervisor {
         }
     }
 
-    /// The watched process, while it lives.
-    fn tracked(&self) -> Option<Tracked> {
+    /// The watched process, while it lives; does not touch the disk, which may hang.
+    pub fn tracked(&self) -> Option<Tracked> {
         let current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
         current.as_ref().filter(|tracked| !tracked.has_exited()).cloned()
     }

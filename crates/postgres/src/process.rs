@@ -25,6 +25,11 @@ pub(crate) struct Finished {
 }
 
 impl Finished {
+    /// Whether the program certainly never said `text` on stderr: not said in what was kept, and all was kept.
+    pub fn never_said(&self, text: &str) -> bool {
+        self.stderr.len() < OUTPUT_MAX_BYTES && !self.stderr.contains(text)
+    }
+
     /// An error sentence unless the program succeeded; the last lines of its output say why.
     pub fn success(self, what: &str) -> Result<Finished, String> {
         if self.status.success() {
@@ -72,7 +77,7 @@ pub(crate) async fn run_with_tick(
         .stderr(Stdio::piped())
         .spawn()
         .map_err(|error| format!("cannot run {}: {error}", command.as_std().get_program().to_string_lossy()))?;
-    let _group = Group(child.id().and_then(|id| Pid::from_raw(id.cast_signed())));
+    let mut group = Group(child.id().and_then(|id| Pid::from_raw(id.cast_signed())));
     let stdout = tokio::spawn(read_tail(child.stdout.take()));
     let stderr = tokio::spawn(read_tail(child.stderr.take()));
     let mut interval = tokio::time::interval(TICK);
@@ -84,7 +89,8 @@ pub(crate) async fn run_with_tick(
             _ = interval.tick() => tick(),
         }
     };
-    // Grandchildren that outlive the program keep the pipes open; they end with the group.
+    // What a script left running on purpose goes on, even if it keeps the pipes open.
+    group.0 = None;
     Ok(Finished { status, stdout: drained(stdout).await, stderr: drained(stderr).await })
 }
 
@@ -108,7 +114,7 @@ async fn read_tail(stream: Option<impl AsyncRead + Unpin>) -> String {
     String::from_utf8_lossy(&kept).into_owned()
 }
 
-/// Kills the process group when dropped: at the end, on cancellation, and when the future itself is dropped.
+/// Kills the process group when dropped before the program ended: on cancellation, and when the future is dropped.
 struct Group(Option<Pid>);
 
 impl Drop for Group {

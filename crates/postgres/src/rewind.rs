@@ -13,10 +13,12 @@ use crate::process;
 use crate::recovery;
 use crate::task::TaskHandle;
 
+/// What pg_rewind says, with `--progress`, when it knows what to do and has changed nothing yet.
+const BEFORE_CHANGES: &str = "need to copy";
+
 impl Postgres {
-    /// pg_rewind against `source`. The server must be stopped, cleanly. A failure or cancellation leaves the data
-    /// directory marked: it must be rewound again or copied anew, never started. A failure of pg_rewind before it
-    /// changed anything is indistinguishable and treated the same.
+    /// pg_rewind against `source`. The server must be stopped, cleanly. When it fails or is cancelled after it may have
+    /// changed something, the data directory stays marked: it must be rewound again or copied anew, never started.
     pub async fn rewind(&self, source: &Upstream, task: &TaskHandle) -> Result<(), String> {
         self.ensure_stopped("run pg_rewind")?;
         self.ensure_present("run pg_rewind")?;
@@ -49,10 +51,15 @@ impl Postgres {
             command.arg(format!("--config-file={}", config.conf_file("").display()));
         }
         command.arg("-D").arg(&self.data_dir).arg(format!("--source-server={dsn}")).args(&config.rewind);
+        command.arg("--progress");
         command.env("PGPASSFILE", pgpass.path()).env("LC_ALL", "C").env("LANG", "C");
         self.marker.set(Unfinished::Rewind)?;
         let keep = || self.marker.keep(Unfinished::Rewind);
-        process::run_with_tick(command, "pg_rewind", task, keep).await?.success("pg_rewind")?;
+        let finished = process::run_with_tick(command, "pg_rewind", task, keep).await?;
+        if !finished.status.success() && !interrupted && finished.never_said(BEFORE_CHANGES) {
+            self.marker.clear()?;
+        }
+        finished.success("pg_rewind")?;
         if version < 110_000 {
             // Slots of the source came along.
             layout::clear(&self.data_dir.join("pg_replslot"))?;

@@ -111,7 +111,7 @@ async fn perform(session: &Session, change: &Change, version: u32) -> Result<(),
             (format!("advance slot {name}"), advance)
         }
     };
-    session.query(&what, &statement).await.map(|_| tracing::info!("{what}: done"))
+    session.query(&what, &statement).await.map(|_| tracing::debug!("{what}: done"))
 }
 
 #[cfg(test)]

@@ -222,3 +222,65 @@ fn a_failed_bootstrap_is_put_aside_and_a_directory_removed() {
         assert_eq!((snapshot.data_dir, snapshot.unfinished), (DataDir::Empty, None));
     });
 }
+
+#[test]
+fn the_control_file_is_read_without_pg_controldata() {
+    run("the_control_file_is_read_without_pg_controldata", |cluster| async move {
+        let mut node = cluster.node("n1");
+        node.bootstrap().await;
+        node.pg.stop(StopMode::Fast, &TaskHandle::detached()).await.unwrap();
+        let output = std::process::Command::new(format!("{BIN_DIR}/pg_controldata"))
+            .arg(&node.data_dir)
+            .env("LC_ALL", "C")
+            .output()
+            .unwrap();
+        let text = String::from_utf8(output.stdout).unwrap();
+        let through_program = {
+            let script = cluster.root.path().join("control.sh");
+            std::fs::write(&script, format!("#!/bin/sh\ncat <<'END'\n{text}END\n")).unwrap();
+            std::fs::set_permissions(&script, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+            node.section["bin_name"] = json!({"pg_controldata": script});
+            // Without a control file of its own, only the program answers.
+            postgres::read_control(&node.config().binaries, &cluster.root.path().join("nothing")).await.unwrap()
+        };
+        node.section["bin_name"] = json!({"pg_controldata": "no-such-program"});
+        let directly = postgres::read_control(&node.config().binaries, &node.data_dir).await.unwrap();
+        assert_eq!(directly, through_program);
+        assert_eq!((directly.data.state, directly.max_connections), (ControlState::ShutDown, 100));
+    });
+}
+
+#[test]
+fn a_custom_bootstrap_method_may_bring_recovery_configuration() {
+    run("a_custom_bootstrap_method_may_bring_recovery_configuration", |cluster| async move {
+        let origin = cluster.primary("origin").await;
+        origin.sql("CREATE TABLE t AS SELECT 7 AS x").await;
+        let task = TaskHandle::detached();
+        origin.pg.stop(StopMode::Fast, &task).await.unwrap();
+        let script = cluster.root.path().join("restore.sh");
+        let text = format!(
+            "#!/bin/sh\nfor a; do case $a in --datadir=*) d=${{a#*=}};; esac; done\necho \"$@\" > {0}/args\n\
+             cp -a {1} $d && rm -f $d/postgresql.base.conf $d/postmaster.*\n",
+            cluster.root.path().display(),
+            origin.data_dir.display()
+        );
+        std::fs::write(&script, text).unwrap();
+        let bootstrap = json!({"method": "copy", "copy": {
+            "command": format!("/bin/sh {}", script.display()), "from": "origin",
+            "recovery_conf": {"restore_command": "false", "recovery_target_timeline": "latest",
+                              "recovery_target_action": "promote"},
+        }});
+        let node = cluster.node_with("n2", json!({}), bootstrap);
+        node.pg.initdb(&task).await.unwrap();
+        let arguments = std::fs::read_to_string(cluster.root.path().join("args")).unwrap();
+        assert_eq!(arguments.trim(), format!("--scope=demo --datadir={} --from=origin", node.data_dir.display()));
+        node.pg.start(StartAs::Primary, PATIENCE, &task).await.unwrap();
+        node.pg.post_bootstrap(&task).await.unwrap();
+        let snapshot = node.until("primary", |snapshot| snapshot.is_primary()).await;
+        // Recovery ran to its end and was left: a new timeline.
+        assert_eq!(snapshot.server.unwrap().timeline.unwrap().0, 2);
+        assert_eq!(node.sql("SELECT x FROM t").await.as_deref(), Some("7"));
+        let hba = std::fs::read_to_string(node.data_dir.join("pg_hba.conf")).unwrap();
+        assert!(!hba.contains("trust"), "{hba}");
+    });
+}

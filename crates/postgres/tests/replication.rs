@@ -94,6 +94,15 @@ fn a_failed_rewind_leaves_the_marker_and_is_not_started() {
         a.pg.stop(StopMode::Fast, &task).await.unwrap();
         let error = a.pg.rewind(&nobody.upstream(None), &task).await.unwrap_err();
         assert!(error.starts_with("pg_rewind failed") && !error.contains("secret"), "{error}");
+        // It could not connect and has changed nothing.
+        assert_eq!(a.pg.observe().await.unfinished, None);
+        let script = cluster.root.path().join("rewind.sh");
+        std::fs::write(&script, "#!/bin/sh\necho 'pg_rewind: need to copy 1 MB' >&2\nexit 1\n").unwrap();
+        std::fs::set_permissions(&script, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+        let mut section = a.section.clone();
+        section["bin_name"] = json!({"pg_rewind": script});
+        a.pg.apply_config(harness::parse(&section, &json!({}), "a"), Role::Replica).await.unwrap();
+        a.pg.rewind(&nobody.upstream(None), &task).await.unwrap_err();
         assert_eq!(a.pg.observe().await.unfinished, Some(Unfinished::Rewind));
         let error = a.pg.start(StartAs::AsConfigured, PATIENCE, &task).await.unwrap_err();
         assert!(error.contains("pg_rewind") && error.contains("not finished"), "{error}");
@@ -123,7 +132,7 @@ fn an_interrupted_copy_is_marked() {
         assert_eq!((other.unfinished, other.data_dir), (Some(Unfinished::Clone), DataDir::Incomplete));
         cancel.send(true).unwrap();
         assert!(cloning.await.unwrap().unwrap_err().contains("cancelled"));
-        assert_eq!(b.pg.observe().await.unfinished, Some(Unfinished::Clone));
+        assert_eq!(b.pg.observe().await.data_dir, DataDir::Empty);
         assert!(b.pg.start(StartAs::AsConfigured, PATIENCE, &TaskHandle::detached()).await.is_err());
     });
 }

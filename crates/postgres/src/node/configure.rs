@@ -122,6 +122,7 @@ impl Postgres {
         let config = self.config();
         let version = self.version()?;
         let mut effective = guc::effective(&config, version, role);
+        effective.notes.iter().for_each(|note| tracing::warn!("{note}"));
         let (block, recovery) = self.recovery_for(&config, version, plan)?;
         self.correct(&config, &mut effective, &block).await?;
         let mut changed = files::write_main(&config, &MainFile { parameters: &effective.file, recovery: &block })?;

@@ -73,8 +73,10 @@ impl Postgres {
         answer: Option<Result<Answer, Failure>>,
     ) -> PgSnapshot {
         let postmaster = self.postmaster_state(&disk.found, answer.as_ref());
-        let answer = answer
-            .and_then(|answer| answer.inspect_err(|failure| tracing::warn!("{}", failure.clone().into_text())).ok());
+        if let (Some(Err(failure)), Postmaster::Running) = (&answer, &postmaster) {
+            tracing::warn!("{}", failure.clone().into_text());
+        }
+        let answer = answer.and_then(Result::ok);
         let configured = disk.version.map(|version| guc::effective(&self.config(), version, self.standby_role()).file);
         let pending_restart = match (&answer, configured) {
             (Some(answer), Some(configured)) => observe::pending_restart(&answer.settings, &configured),
@@ -88,7 +90,8 @@ impl Postgres {
             control: control.map(|control| control.data),
             server: answer.map(|answer| answer.status),
             recovery_configured: readable && self.recovery_configured(),
-            unfinished: if readable { self.marker.read() } else { None },
+            // In an empty directory there is nothing that must not be started.
+            unfinished: if readable && disk.data_dir != DataDir::Empty { self.marker.read() } else { None },
             pending_restart,
             data_dir: disk.data_dir,
         }

@@ -21,7 +21,11 @@ impl Postgres {
     /// A fast stop waits for the standbys to receive everything, for as long as the caller does not cancel: then the
     /// server goes on stopping, and an immediate stop may follow.
     pub async fn stop(&self, mode: StopMode, task: &TaskHandle) -> Result<(), String> {
-        let tracked = match self.supervisor.find() {
+        let found = match self.supervisor.tracked() {
+            Some(tracked) => Found::Alive(tracked, None),
+            None => self.supervisor.find(),
+        };
+        let tracked = match found {
             Found::Alive(tracked, _) => tracked,
             Found::Absent => return self.supervisor.kill_servers().await,
             Found::Unknown(error) => return Err(format!("cannot stop PostgreSQL: {error}")),
