@@ -96,6 +96,9 @@ impl Tasks {
         let (deps, slot, wake) = (self.deps.clone(), self.slot.clone(), self.wake.clone());
         self.deps.spawner.spawn(Box::pin(async move {
             let outcome = execute(&deps, &task, &handle).await;
+            if let Err(why) = &outcome {
+                tracing::error!("{} failed: {why}", ha::rules::task_name(&task));
+            }
             let mut slot = lock(&slot);
             if slot.running.as_ref().is_some_and(|running| running.task.id == id) {
                 slot.running = None;

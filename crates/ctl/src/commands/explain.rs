@@ -54,7 +54,7 @@ fn table(records: &[Value]) -> Table {
     let row = |record: &Value| {
         let cell = |pointer: &str| record.pointer(pointer).cloned().unwrap_or(Value::Null);
         let repeated = Some(cell("/repeated")).filter(|count| count.as_u64().is_some_and(|count| count > 0));
-        vec![cell("/view/wall"), cell("/rule"), cell("/reason"), repeated.unwrap_or(Value::Null)]
+        vec![cell("/time"), cell("/name"), cell("/reason"), repeated.unwrap_or(Value::Null)]
     };
     Table {
         title: None,

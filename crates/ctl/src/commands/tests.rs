@@ -243,11 +243,13 @@ async fn history_and_configuration() {
 
 #[tokio::test]
 async fn versions_and_decisions() {
-    let api = Api::start(|line| {
-        match line {
+    let api = Api::start(|line| match line {
         "GET /patroni" => (200, r#"{"server_version":150009,"patroni":{"version":"4.1.5"}}"#.to_owned()),
-        _ => (200, r#"[{"view":{"wall":"old"}},{"view":{"wall":"T"},"rule":"leader","reason":"no action. I am (pg1)","repeated":4}]"#.to_owned()),
-    }
+        _ => (
+            200,
+            r#"[{"time":"old"},{"time":"T","rule":800,"name":"leader","reason":"no action. I am (pg1)","repeated":4}]"#
+                .to_owned(),
+        ),
     });
     let store = demo(&api);
     let ended = run(&store, "", &["version", "demo", "pg2"]).await;

@@ -24,6 +24,7 @@ mod working;
 pub use divergence::{LocalPosition, compare_histories};
 pub use member::state_of;
 pub use table::{RULES, Rule, RuleId};
+pub use working::task_name;
 
 use crate::facts::{Facts, Need};
 use crate::memory::Memory;

@@ -92,7 +92,7 @@ impl Cycle<'_> {
 }
 
 /// What a task is called in sentences and in answers (`<name> already in progress`).
-pub(crate) fn task_name(task: &Task) -> &'static str {
+pub fn task_name(task: &Task) -> &'static str {
     match task {
         Task::Bootstrap => "bootstrap",
         Task::Clone { .. } => "creating replica",
