@@ -290,7 +290,7 @@ async fn paused_means_hands_off() -> Result<()> {
     let table = node.ctl(&["list"]).await?.success()?;
     assert!(table.contains("Maintenance mode: on"), "{table}");
 
-    node.kill_postmaster()?;
+    node.kill_postmaster().await?;
     let ttl_and_two_cycles = Duration::from_secs(24);
     holds_for("hands off", ttl_and_two_cycles, || async {
         ensure!(node.postmaster_pid().is_err(), "PostgreSQL of {leader} was started");

@@ -82,7 +82,8 @@ impl Etcd {
         self.etcdctl(&["put", key, value]).map(|_| ())
     }
 
-    fn etcdctl(&self, arguments: &[&str]) -> Result<String> {
+    /// Runs `etcdctl`; what it printed.
+    pub fn etcdctl(&self, arguments: &[&str]) -> Result<String> {
         let output = Command::new("etcdctl")
             .env("ETCDCTL_API", "3")
             .args(["--endpoints", &format!("127.0.0.1:{}", self.port), "--command-timeout", "3s"])

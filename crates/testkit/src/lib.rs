@@ -32,7 +32,7 @@ pub use programs::{Flavour, Programs, run_to_end};
 pub use report::measured;
 pub use rest::{Answer, Rest};
 pub use rustix::process::Signal;
-pub use sandbox::Sandbox;
+pub use sandbox::{Owner, Sandbox, Tree, tree_of};
 pub use sql::{Rows, Sql};
 pub use wait::{holds_for, wait_for, wait_until};
 pub use writer::{Outcome, Workload};

@@ -1,5 +1,6 @@
 //! One node: an agent, its configuration and its PostgreSQL.
 
+use std::ffi::OsStr;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -15,6 +16,7 @@ use crate::programs::{Flavour, Installed, Programs};
 use crate::rest::Rest;
 use crate::sandbox::{Owner, Sandbox};
 use crate::sql::Sql;
+use crate::wait::wait_until;
 
 /// Superuser and password of every cluster here.
 pub const SUPERUSER: (&str, &str) = ("postgres", "zalando");
@@ -151,6 +153,22 @@ impl Node {
         Ok(())
     }
 
+    /// Starts the agent as `owner` with the given arguments and waits until it ends by itself; its exit code and what
+    /// it wrote. The node's own log is not touched.
+    pub async fn run_to_end(&self, owner: &Owner, arguments: &[&OsStr], limit: Duration) -> Result<(i32, String)> {
+        let mut command = self.programs.command("patroni")?;
+        command.args(arguments);
+        let directory = tempfile::tempdir().context("create a directory for the output")?;
+        let mut agent = Running::start(&mut command, owner, &self.home, &directory.path().join("output"))?;
+        tokio::task::spawn_blocking(move || {
+            let ended = agent.wait(limit);
+            let output = agent.output();
+            let status = ended.with_context(|| format!("it wrote: {output}"))?;
+            Ok((status.code().unwrap_or(-1), output))
+        })
+        .await?
+    }
+
     /// The running agent.
     pub fn agent(&mut self) -> Result<&mut Running> {
         let name = &self.name;
@@ -175,9 +193,12 @@ impl Node {
         self.agent.take().context("the agent is not running")?.kill()
     }
 
-    /// SIGKILL to the postmaster alone; its children notice and end.
-    pub fn kill_postmaster(&self) -> Result<()> {
-        kill_pid(self.postmaster_pid()?, Signal::KILL)
+    /// SIGKILL to the postmaster alone, and waits until it is gone; its children notice and end. Its process id.
+    pub async fn kill_postmaster(&self) -> Result<u32> {
+        let pid = self.postmaster_pid()?;
+        kill_pid(pid, Signal::KILL)?;
+        wait_until(&format!("postmaster {pid} to end"), END_LIMIT, || !self.processes().contains(&pid)).await?;
+        Ok(pid)
     }
 
     /// SIGKILL to everything of this node, as if the machine had died.

@@ -1,8 +1,10 @@
 //! The directory everything of one test lives in.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File, Permissions};
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use anyhow::{Context, Result};
 
@@ -26,6 +28,11 @@ impl Owner {
             Some((fields.next()?.parse().ok()?, fields.next()?.parse().ok()?))
         });
         Ok(Owner { ids: Some(ids.context("find user postgres in /etc/passwd, whom servers run as")?) })
+    }
+
+    /// Whoever runs the test, root included.
+    pub fn tester() -> Owner {
+        Owner { ids: None }
     }
 
     /// User and group to change to; `None`: stay.
@@ -112,6 +119,25 @@ impl Drop for Sandbox {
             eprintln!("testkit: not finished, logs are kept in {}", self.path.display());
         }
     }
+}
+
+/// Files and directories with their size and when they were last changed.
+pub type Tree = BTreeMap<PathBuf, (u64, SystemTime)>;
+
+/// Everything below `path`, and `path` itself: what was touched meanwhile differs.
+pub fn tree_of(path: &Path) -> Result<Tree> {
+    let mut found = BTreeMap::new();
+    let mut open = vec![path.to_owned()];
+    while let Some(path) = open.pop() {
+        let meta = fs::symlink_metadata(&path).with_context(|| format!("look at {path:?}"))?;
+        if meta.is_dir() {
+            for entry in fs::read_dir(&path).with_context(|| format!("list {path:?}"))? {
+                open.push(entry?.path());
+            }
+        }
+        found.insert(path, (meta.len(), meta.modified()?));
+    }
+    Ok(found)
 }
 
 /// The lock is a file beside the test binary; the kernel releases it when the process ends, however it ends.
