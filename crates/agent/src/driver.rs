@@ -66,6 +66,8 @@ pub(crate) struct Driver {
     pub dynamic: Map<String, Value>,
     pub memory: Memory,
     pub waiting: BTreeMap<u64, (RequestKind, oneshot::Sender<Answered>)>,
+    /// Answers of this cycle, sent when it has ended.
+    pub answered: Vec<(oneshot::Sender<Answered>, Answered)>,
     pub next_request: u64,
     pub settings: Settings,
     pub config_version: Option<u64>,
@@ -223,6 +225,11 @@ impl Driver {
             self.tasks.forget_finished(id);
         }
         self.conclude(view, facts, &verdict);
+        // Whoever is answered may look at the status next: it is published by now.
+        for (reply, answer) in self.answered.drain(..) {
+            // Nobody waits any more when the client went away.
+            let _ = reply.send(answer);
+        }
         verdict
     }
 
@@ -240,7 +247,9 @@ impl Driver {
     fn conclude(&mut self, view: View, facts: Facts, verdict: &Verdict) {
         let steady = verdict.reason.starts_with("no action. ") || verdict.reason.starts_with("PAUSE: no action");
         let heartbeat_due = steady && view.now.since(self.reported_at) >= self.settings.loop_wait;
-        if verdict.reason != self.last_reason || heartbeat_due {
+        if verdict.exit.as_ref().is_some_and(|exit| exit.code != 0) {
+            tracing::error!("{}", verdict.reason);
+        } else if verdict.reason != self.last_reason || heartbeat_due {
             tracing::info!("{}", verdict.reason);
             self.reported_at = view.now;
         }
@@ -385,8 +394,7 @@ impl Driver {
             }
             Effect::Answer(id, answer) => {
                 if let Some((_, reply)) = self.waiting.remove(id) {
-                    // Nobody waits any more when the client went away.
-                    let _ = reply.send(answer.clone());
+                    self.answered.push((reply, answer.clone()));
                 }
                 Outcome::Done
             }

@@ -92,6 +92,7 @@ impl Agent {
             dynamic,
             memory: Default::default(),
             waiting: BTreeMap::new(),
+            answered: Vec::new(),
             next_request: 0,
             settings,
             config_version: None,

@@ -58,16 +58,19 @@ async fn start(local: LocalConfig) -> Result<i32, String> {
     });
     // Checks of this machine come before anybody is spoken to.
     let first_guess = local.dynamic_at_start(None, cached.clone());
-    postgres::preflight(&pg_config(&local, &first_guess)?)?;
+    let pg_config = pg_config(&local, &first_guess)?;
+    postgres::preflight(&pg_config)?;
+    let postgres = Arc::new(Postgres::new(pg_config));
+    postgres.ensure_ports_are_free()?;
     let api_config = ApiConfig::from_section(&section(&local, "restapi"))?;
 
     let store = open_store(&local, &first_guess).await?;
     let cluster = read_store(store.as_ref()).await;
     refuse_namesake(&cluster, &name, &local).await?;
+    refuse_other_cluster(&cluster, &postgres, &name).await?;
     let stored = cluster.config.filter(|config| config.version != 0).map(|config| config.value);
     let dynamic = local.dynamic_at_start(stored, cached);
 
-    let postgres = Arc::new(Postgres::new(pg_config(&local, &dynamic)?));
     let parts = Parts::build(local, &data_dir, &dynamic, postgres, store)?;
     parts.run(api_config, dynamic).await
 }
@@ -127,6 +130,18 @@ async fn refuse_namesake(cluster: &ClusterView, name: &str, local: &LocalConfig)
             ))
         }
         Err(_) => Ok(()),
+    }
+}
+
+/// The rules refuse such a directory too; here nothing at all has been written yet.
+async fn refuse_other_cluster(cluster: &ClusterView, postgres: &Postgres, name: &str) -> Result<(), String> {
+    let paused = cluster.config.as_ref().is_some_and(|config| Settings::resolve(&config.value).0.pause);
+    let snapshot = postgres.observe().await;
+    match (cluster.system_id(), snapshot.system_id()) {
+        (Some(theirs), Some(ours)) if theirs != ours && !paused => {
+            Err(format!("system ID mismatch, node {name} belongs to a different cluster: {theirs} != {ours}"))
+        }
+        _ => Ok(()),
     }
 }
 

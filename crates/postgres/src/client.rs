@@ -19,7 +19,7 @@ const OPTIONS: &str = "-c statement_timeout=2000 -c pg_stat_statements.track=non
 /// Why there is no answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Failure {
-    /// SQLSTATE 57P03: starting up, shutting down, or a standby that takes no connections.
+    /// SQLSTATE 57P03: starting up, shutting down, or a standby that takes no connections. Or nobody listens (yet).
     NotAccepting(String),
     /// Anything else.
     Failed(String),
@@ -106,6 +106,13 @@ fn system_user() -> String {
         .unwrap_or_else(|| "postgres".to_owned())
 }
 
+/// The address refuses connections, or its socket file is not there: a server that lives is not listening yet.
+fn nobody_listens(error: &tokio_postgres::Error) -> bool {
+    use std::io::ErrorKind::{ConnectionRefused, NotFound};
+    let source = std::error::Error::source(error).and_then(|source| source.downcast_ref::<std::io::Error>());
+    source.is_some_and(|error| matches!(error.kind(), ConnectionRefused | NotFound))
+}
+
 fn classify(what: &str, error: &tokio_postgres::Error) -> Failure {
     // The driver's own text says only "db error".
     let reason = match error.as_db_error() {
@@ -121,7 +128,7 @@ fn classify(what: &str, error: &tokio_postgres::Error) -> Failure {
         }
     };
     let text = format!("{what}: {reason}");
-    if error.code() == Some(&SqlState::CANNOT_CONNECT_NOW) {
+    if error.code() == Some(&SqlState::CANNOT_CONNECT_NOW) || nobody_listens(error) {
         Failure::NotAccepting(text)
     } else {
         Failure::Failed(text)

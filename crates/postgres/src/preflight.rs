@@ -121,7 +121,7 @@ fn major_text(version: u32) -> String {
     }
 }
 
-fn ports(config: &PgConfig) -> Result<(), String> {
+pub(crate) fn ports(config: &PgConfig) -> Result<(), String> {
     let port = config.listen.port;
     for host in &config.listen.hosts {
         let address = if host == "*" { "0.0.0.0" } else { host };

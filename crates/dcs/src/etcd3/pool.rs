@@ -295,7 +295,9 @@ fn is_local(url: &str) -> bool {
 impl From<Failure> for OpenError {
     fn from(failure: Failure) -> OpenError {
         match failure {
-            Failure::Credentials(text) | Failure::LoginAgain(text) => OpenError::Credentials(text),
+            Failure::Credentials(text) | Failure::LoginAgain(text) => {
+                OpenError::Credentials(format!("etcd3.username and etcd3.password are not accepted: {text}"))
+            }
             other => OpenError::Unreachable(other.message().to_owned()),
         }
     }

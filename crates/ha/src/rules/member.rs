@@ -11,6 +11,10 @@ use crate::view::{StoreView, View};
 
 /// What PostgreSQL is doing, in the words of the member record; `task` is the one that runs.
 pub fn state_of(view: &View, memory: &Memory, task: Option<&Task>) -> MemberState {
+    if memory.reinit.is_some() {
+        // From the request on: whoever waits for the new copy must not take the old one for it.
+        return MemberState::CreatingReplica;
+    }
     match task {
         Some(Task::Bootstrap) => return MemberState::Initdb,
         Some(Task::Clone { .. }) => return MemberState::CreatingReplica,

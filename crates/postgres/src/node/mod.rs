@@ -107,6 +107,14 @@ impl Postgres {
         }
     }
 
+    /// An error when another program listens where this server is to listen; checked while it does not run.
+    pub fn ensure_ports_are_free(&self) -> Result<(), String> {
+        match self.supervisor.find() {
+            Found::Absent => crate::preflight::ports(&self.config()),
+            Found::Alive(..) | Found::Unknown(_) => Ok(()),
+        }
+    }
+
     /// The version of the data directory as `server_version_num` of its first release.
     pub(crate) fn version(&self) -> Result<u32, String> {
         layout::major_version(&self.data_dir).ok_or_else(|| {
