@@ -214,10 +214,10 @@ impl Node {
         let text = fs::read_to_string(&path).with_context(|| format!("read {path:?}"))?;
         let pid =
             text.lines().next().unwrap_or_default().trim().parse().context("read the process id of the postmaster")?;
-        if fs::read_link(format!("/proc/{pid}/cwd")).is_ok_and(|directory| directory == self.data_dir()) {
+        if in_directory(&self.data_dir()).contains(&pid) {
             Ok(pid)
         } else {
-            bail!("process {pid} of {path:?} is not a postmaster that runs in {:?}", self.data_dir())
+            bail!("process {pid} of {path:?} does not run in {:?}", self.data_dir())
         }
     }
 
