@@ -142,10 +142,6 @@ async fn execute(deps: &Deps, task: &Task, handle: &TaskHandle) -> Result<(), St
             let (proof, clock) = (*proof, deps.clock.clone());
             node.promote(&move || proof.is_valid(clock.now()), handle).await
         }
-        Task::Restart { timeout, .. } => {
-            node.stop(StopMode::Fast, handle).await?;
-            node.start(StartAs::AsConfigured, *timeout, handle).await
-        }
         Task::Checkpoint => node.checkpoint().await,
     }
 }

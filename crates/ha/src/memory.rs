@@ -1,6 +1,7 @@
 //! What a node carries from one cycle to the next: all of it, explicitly.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use model::{BootTime, ClusterView, MemberState, Role, Timeline};
 use serde::{Deserialize, Serialize};
@@ -31,8 +32,8 @@ pub struct Memory {
     pub status_written: Option<String>,
     /// Slots of members seen lately: name to the moment it was last needed.
     pub slots_seen: BTreeMap<String, BootTime>,
-    /// A restart was asked for and runs: request number.
-    pub restart_request: Option<u64>,
+    /// PostgreSQL is being stopped in order to start again.
+    pub restarting: Option<Restarting>,
     /// Failed attempts in a row of the current recovery action, and the next allowed one.
     pub retry: Retry,
     /// The fence was let go and has not been armed since.
@@ -49,6 +50,17 @@ pub struct Memory {
     pub handed_over_at: Option<BootTime>,
     /// An operator asked for a new copy: from the leader, by base backup, where true.
     pub reinit: Option<bool>,
+}
+
+/// A restart under way: the stop is one task, the start another, decided anew.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Restarting {
+    /// The operator's request that waits for the outcome.
+    pub request: Option<u64>,
+    /// Bound on the start.
+    pub timeout: Duration,
+    /// It was a primary before.
+    pub primary: bool,
 }
 
 /// Where the check for divergence stands.

@@ -218,13 +218,6 @@ pub enum Task {
         /// Permission to be writable, checked again just before.
         proof: LeaseProof,
     },
-    /// Stop and start in the same role.
-    Restart {
-        /// Bound on the start.
-        timeout: Duration,
-        /// The operator's request to answer.
-        request: Option<u64>,
-    },
     /// A checkpoint, so that the new timeline is in the control file and others may rewind.
     Checkpoint,
 }
@@ -247,6 +240,8 @@ pub enum StopPurpose {
     Shutdown,
     /// The lease is lost or about to be.
     Demote,
+    /// To start again.
+    Restart,
     /// A diverged or unsuitable standby is to be rewound, or a copy is to be replaced.
     Rebuild,
 }

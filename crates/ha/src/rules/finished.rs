@@ -31,29 +31,11 @@ impl Cycle<'_> {
                 self.memory.divergence = Divergence::Fits;
                 self.change_role(Role::Primary)?;
             }
-            Task::StartPrimary { .. } => {
-                self.memory.state = MemberState::Running;
-                self.memory.expected_up = true;
-                if self.memory.role.public() == Role::Primary {
-                    self.callback(CallbackAction::OnStart, Role::Primary)?;
-                } else {
-                    self.change_role(Role::Primary)?;
-                }
-            }
-            Task::StartStandby { .. } => {
-                self.memory.state = MemberState::Running;
-                self.memory.expected_up = true;
-                if matches!(self.memory.role, Role::Primary | Role::Promoted | Role::Demoted) {
-                    self.change_role(Role::Replica)?;
-                } else {
-                    self.memory.role = Role::Replica;
-                    self.callback(CallbackAction::OnStart, Role::Replica)?;
-                }
-            }
-            Task::Restart { .. } => {
-                self.memory.state = MemberState::Running;
-                self.callback(CallbackAction::OnRestart, self.memory.role.public())?;
-                self.answer_restart(200, "restarted successfully")?;
+            Task::StartPrimary { .. } => self.started(Role::Primary)?,
+            Task::StartStandby { .. } => self.started(Role::Replica)?,
+            Task::Stop { purpose: StopPurpose::Restart, .. } => {
+                self.memory.expected_up = false;
+                self.memory.state = MemberState::Restarting;
             }
             Task::Stop { purpose, .. } => {
                 self.memory.handing_over_since = (*purpose == StopPurpose::Switchover).then_some(self.view.now);
@@ -82,12 +64,15 @@ impl Cycle<'_> {
 
     fn absorb_failure(&mut self, task: &Task, why: &str) -> Need<()> {
         match task {
-            Task::StartPrimary { .. } | Task::StartStandby { .. } => self.memory.state = MemberState::StartFailed,
-            Task::Restart { .. } => {
+            Task::StartPrimary { .. } | Task::StartStandby { .. } if self.memory.restarting.is_some() => {
                 self.memory.state = MemberState::RestartFailed;
                 self.answer_restart(503, "restart failed")?;
             }
-            Task::Stop { .. } => self.memory.state = MemberState::StopFailed,
+            Task::StartPrimary { .. } | Task::StartStandby { .. } => self.memory.state = MemberState::StartFailed,
+            Task::Stop { .. } => {
+                self.memory.state = MemberState::StopFailed;
+                self.answer_restart(503, "restart failed")?;
+            }
             Task::Checkpoint => {
                 self.memory.retry.not_before = Some(self.view.now.plus(std::time::Duration::from_secs(2)));
                 return Ok(());
@@ -106,8 +91,30 @@ impl Cycle<'_> {
         Ok(())
     }
 
+    /// The server was started: after a restart, a crash, a change of role, or for the first time.
+    fn started(&mut self, role: Role) -> Need<()> {
+        let before = self.memory.role;
+        self.memory.state = MemberState::Running;
+        self.memory.expected_up = true;
+        self.memory.role = role;
+        if let Some(restarting) = self.memory.restarting {
+            if restarting.primary == (role == Role::Primary) {
+                self.callback(CallbackAction::OnRestart, role)?;
+                return self.answer_restart(200, "restarted successfully");
+            }
+            self.answer_restart(503, "restart failed: the leader lock was lost meanwhile")?;
+            return self.change_role(role);
+        }
+        match (before, role) {
+            (Role::Primary | Role::Promoted | Role::Demoted, Role::Replica) => self.change_role(role),
+            (Role::Primary | Role::Uninitialized, Role::Primary) => self.callback(CallbackAction::OnStart, role),
+            (_, Role::Primary) => self.change_role(role),
+            _ => self.callback(CallbackAction::OnStart, role),
+        }
+    }
+
     fn answer_restart(&mut self, code: u16, text: &str) -> Need<()> {
-        if let Some(id) = self.memory.restart_request.take() {
+        if let Some(id) = self.memory.restarting.take().and_then(|restarting| restarting.request) {
             self.act(Effect::Answer(id, Answered { code, text: text.to_owned() }))?;
         }
         Ok(())

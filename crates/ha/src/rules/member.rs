@@ -15,10 +15,12 @@ pub fn state_of(view: &View, memory: &Memory, task: Option<&Task>) -> MemberStat
         // From the request on: whoever waits for the new copy must not take the old one for it.
         return MemberState::CreatingReplica;
     }
+    if memory.restarting.is_some() {
+        return MemberState::Restarting;
+    }
     match task {
         Some(Task::Bootstrap) => return MemberState::Initdb,
         Some(Task::Clone { .. }) => return MemberState::CreatingReplica,
-        Some(Task::Restart { .. }) => return MemberState::Restarting,
         Some(Task::Stop { .. }) => return MemberState::Stopping,
         Some(Task::StartPrimary { .. } | Task::StartStandby { .. }) => return MemberState::Starting,
         _ => {}

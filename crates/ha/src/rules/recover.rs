@@ -20,7 +20,7 @@ impl Cycle<'_> {
             self.memory.expected_up = false;
         }
         self.memory.starting_since = None;
-        if self.paused() {
+        if self.paused() && self.memory.restarting.is_none() {
             self.let_go_of_fence()?;
             if self.mine(cluster) {
                 self.act(Effect::ReleaseLeader)?;
@@ -35,7 +35,8 @@ impl Cycle<'_> {
         if let Some(end) = self.stopped_to_hand_over(cluster)? {
             return Ok(end);
         }
-        if self.memory.retry.failures > 0 || self.view.settings.primary_start_timeout.is_zero() {
+        let give_way = self.view.settings.primary_start_timeout.is_zero() && self.memory.restarting.is_none();
+        if self.memory.retry.failures > 0 || give_way {
             if self.someone_can_take_over(cluster)? {
                 self.act(Effect::ReleaseLeader)?;
                 self.let_go_of_fence()?;
@@ -77,6 +78,10 @@ impl Cycle<'_> {
             return Ok(End::new(RECOVER_READONLY, "starting as readonly because i had the session lock"));
         }
         self.memory.role = Role::Primary;
+        if let Some(restarting) = self.memory.restarting {
+            self.start(Task::StartPrimary { timeout: restarting.timeout, proof })?;
+            return Ok(End::new(RESTART, "restart in progress"));
+        }
         self.start(Task::StartPrimary { timeout: self.view.settings.primary_start_timeout, proof })?;
         Ok(End::new(RECOVER_PRIMARY, "starting primary after failure"))
     }

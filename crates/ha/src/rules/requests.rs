@@ -1,31 +1,31 @@
 //! Restarts and reinitialisations that operators ask for over REST.
 
-use model::ClusterView;
+use std::time::Duration;
+
 use model::pg::Postmaster;
+use model::{ClusterView, Role};
 
 use super::cycle::Cycle;
 use super::working::task_name;
 use super::{End, table::*};
 use crate::facts::Need;
-use crate::memory::ScheduledRestart;
-use crate::step::{Answered, Effect, Task};
+use crate::memory::{Restarting, ScheduledRestart};
+use crate::step::{Answered, Effect, StopMode, StopPurpose, Task};
 use crate::view::{Request, RequestKind, RestartFilter};
 
 impl Cycle<'_> {
     /// Answers what can be answered, and starts what was asked for and may be done.
     pub fn answer_requests(&mut self, cluster: &ClusterView) -> Need<()> {
         for Request { id, kind } in &self.view.requests {
-            if self.memory.restart_request == Some(*id) {
+            if self.memory.restarting.is_some_and(|restarting| restarting.request == Some(*id)) {
                 continue;
             }
             let (code, text) = match kind {
-                RequestKind::Restart { filter, timeout_s } => match self.refuse_restart(filter) {
+                RequestKind::Restart { filter, timeout_s } => match self.refuse_restart(cluster, filter) {
                     Some(refusal) => refusal,
                     None => {
-                        let timeout =
-                            timeout_s.map_or(self.view.settings.primary_start_timeout, std::time::Duration::from_secs);
-                        if self.act(Effect::StartTask(Task::Restart { timeout, request: Some(*id) }))?.succeeded() {
-                            self.memory.restart_request = Some(*id);
+                        let timeout = timeout_s.map_or(self.view.settings.primary_start_timeout, Duration::from_secs);
+                        if self.begin_restart(Some(*id), timeout)? {
                             continue;
                         }
                         (503, "restart failed".to_owned())
@@ -52,13 +52,27 @@ impl Cycle<'_> {
         Ok(())
     }
 
-    fn refuse_restart(&self, filter: &RestartFilter) -> Option<(u16, String)> {
+    /// Stops PostgreSQL to start it again; false when the stop could not begin.
+    fn begin_restart(&mut self, request: Option<u64>, timeout: Duration) -> Need<bool> {
+        let stop = Task::Stop { mode: StopMode::Fast, checkpoint: true, purpose: StopPurpose::Restart };
+        let begun = self.start(stop)?.succeeded();
+        if begun {
+            let primary = self.memory.role.public() == Role::Primary;
+            self.memory.restarting = Some(Restarting { request, timeout, primary });
+        }
+        Ok(begun)
+    }
+
+    fn refuse_restart(&self, cluster: &ClusterView, filter: &RestartFilter) -> Option<(u16, String)> {
         let refusal = |text: String| Some((503, text));
         if let Some(running) = &self.view.task {
             return refusal(format!("{} already in progress", task_name(&running.task)));
         }
-        if self.memory.restart_request.is_some() {
+        if self.memory.restarting.is_some() {
             return refusal("restart already in progress".to_owned());
+        }
+        if self.view.pg.is_primary() && !self.mine(cluster) {
+            return refusal("restart of a primary without the leader lock is not possible".to_owned());
         }
         if self.view.pg.postmaster == Postmaster::Starting {
             return refusal("postgres is still starting".to_owned());
@@ -120,9 +134,8 @@ impl Cycle<'_> {
         if wait_ms < -2 * loop_wait_ms || !self.restart_wanted(&schedule.filter) {
             return Ok(None);
         }
-        let timeout =
-            schedule.timeout_s.map_or(self.view.settings.primary_start_timeout, std::time::Duration::from_secs);
-        self.start(Task::Restart { timeout, request: None })?;
+        let timeout = schedule.timeout_s.map_or(self.view.settings.primary_start_timeout, Duration::from_secs);
+        self.begin_restart(None, timeout)?;
         Ok(Some(End::new(RESTART, "restart scheduled")))
     }
 }

@@ -10,8 +10,7 @@ use crate::view::LeaseView;
 impl Cycle<'_> {
     pub fn store_lost(&mut self, why: &str) -> Ruling {
         if let Some(running) = &self.view.task {
-            let writable =
-                matches!(running.task, Task::Promote { .. } | Task::StartPrimary { .. } | Task::Restart { .. });
+            let writable = matches!(running.task, Task::Promote { .. } | Task::StartPrimary { .. });
             if writable && self.lease_is_ending() && !self.paused() {
                 self.act(Effect::CancelTask)?;
                 return Ok(End::new(TASK_LOST_LEASE, "store unreachable and the lease is ending: task cancelled")

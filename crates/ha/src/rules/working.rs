@@ -44,7 +44,7 @@ impl Cycle<'_> {
     /// A primary that takes too long to start gives way, if there is somebody to give way to.
     fn watch_start_timeout(&mut self, cluster: &ClusterView, running: &RunningTask, name: &str) -> Ruling {
         let bound = match running.task {
-            Task::StartPrimary { timeout, .. } | Task::Restart { timeout, .. } => Some(timeout),
+            Task::StartPrimary { timeout, .. } => Some(timeout),
             Task::CrashRecovery => Some(self.view.settings.primary_start_timeout),
             _ => None,
         };
@@ -102,9 +102,9 @@ pub fn task_name(task: &Task) -> &'static str {
         Task::Rewind { .. } => "running pg_rewind",
         Task::CrashRecovery => "doing crash recovery in a single user mode",
         Task::RemoveDataDir => "removing the data directory",
+        Task::Stop { purpose: StopPurpose::Restart, .. } => "restart",
         Task::Stop { .. } => "stopping PostgreSQL",
         Task::Promote { .. } => "promote",
-        Task::Restart { .. } => "restart",
         Task::Checkpoint => "checkpoint after promote",
     }
 }

@@ -1,8 +1,10 @@
 //! Requests over REST.
 
-use ha::step::Task;
+use ha::memory::Restarting;
+use ha::step::{Effect, StopMode, StopPurpose, Task};
 use ha::view::{Request, RequestKind, RestartFilter};
 use model::Role;
+use model::pg::ControlState;
 
 use crate::scene::*;
 
@@ -17,16 +19,40 @@ fn restart(filter: RestartFilter) -> RequestKind {
 }
 
 #[test]
-fn restart_is_answered_when_it_has_ended() {
+fn restart_stops_then_decides_anew_and_is_answered_when_it_has_ended() {
     let scene = asked(Scene::of("a", "a"), restart(RestartFilter::default()));
     let begun = scene.play();
-    assert_eq!(begun.effects()[..2], ["restart", "RenewLeader"]);
+    assert_eq!(begun.effects()[..2], ["stop Fast Restart", "RenewLeader"]);
+    assert_eq!(begun.record().state, "restarting");
 
-    let mut scene = asked(Scene::of("a", "a"), restart(RestartFilter::default()));
+    let stop = Task::Stop { mode: StopMode::Fast, checkpoint: true, purpose: StopPurpose::Restart };
+    let mut scene = asked(Scene::of("a", "a"), restart(RestartFilter::default())).pg_down(ControlState::ShutDown);
+    scene = scene.finished(stop, Ok(()));
     scene.memory = begun.verdict.memory;
-    let task = Task::Restart { timeout: scene.view.settings.primary_start_timeout, request: Some(7) };
-    let ended = scene.finished(task, Ok(())).play();
+    let stopped = scene.play();
+    stopped.expect("restart", &["RenewLeader", "start primary"]);
+
+    let start = stopped.effects.iter().find_map(|effect| match effect {
+        Effect::StartTask(task) => Some(task.clone()),
+        _ => None,
+    });
+    let mut scene = asked(Scene::of("a", "a"), restart(RestartFilter::default()));
+    scene = scene.finished(start.expect("a start"), Ok(()));
+    scene.memory = stopped.verdict.memory;
+    let ended = scene.play();
     assert_eq!(ended.effects()[..2], ["on_restart primary", "answer 7: 200 restarted successfully"]);
+}
+
+/// Found by the simulator: a primary that lost the lock while it was stopped for a restart came back writable.
+#[test]
+fn restart_of_a_primary_needs_the_lock_to_start() {
+    let mut scene = Scene::of("a", "b").pg_down(ControlState::ShutDown);
+    scene.view.pg.recovery_configured = false;
+    scene.memory.role = Role::Primary;
+    let timeout = std::time::Duration::from_secs(300);
+    scene.memory.restarting = Some(Restarting { request: Some(7), timeout, primary: true });
+    let played = scene.play();
+    assert!(!played.effects().contains(&"start primary".to_owned()), "{:?}", played.effects());
 }
 
 #[test]

@@ -318,7 +318,6 @@ fn short_task(task: &Task) -> String {
             format!("clone {source}{}", if *basebackup_only { " by base backup" } else { "" })
         }
         Task::Rewind { source } => format!("rewind to {}", source.address),
-        Task::Restart { .. } => "restart".to_owned(),
         other => format!("{other:?}"),
     }
 }
