@@ -1,5 +1,6 @@
 //! Work around the repository: simulator runs, checks that documents and code agree, generated documents.
 
+mod docs;
 mod sim;
 mod tidy;
 
@@ -18,6 +19,8 @@ enum Command {
     Sim(sim::Arguments),
     /// Check that documents and code agree.
     Tidy,
+    /// Write docs/configuration.md from the table of settings.
+    Docs,
     /// Write docs/rules.md from the table of rules.
     Rules,
 }
@@ -36,6 +39,7 @@ fn run(command: Command) -> anyhow::Result<()> {
     match command {
         Command::Sim(arguments) => sim::main(&arguments),
         Command::Tidy => tidy::run(root()),
+        Command::Docs => docs::write(root()),
         Command::Rules => Ok(std::fs::write(root().join("docs/rules.md"), tidy::rules_markdown())?),
     }
 }

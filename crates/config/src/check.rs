@@ -129,6 +129,8 @@ impl Walk {
             if let Some(setting) = schema::find(&path) {
                 if let Some(expected) = setting.kind.complaint(value) {
                     self.findings.problems.push(Problem::invalid(&path, value, &expected));
+                } else if let Value::Object(inner) = value {
+                    self.named_below(&path, inner);
                 }
             } else if schema::is_section(&path) {
                 match value {
@@ -137,6 +139,16 @@ impl Walk {
                 }
             } else if section != "tags" && !self.custom.contains(&path) {
                 self.findings.unknown.push(unknown(&path, section, key));
+            }
+        }
+    }
+
+    /// A mapping whose keys are the user's: of some the table knows the type.
+    fn named_below(&mut self, section: &str, map: &Map<String, Value>) {
+        for (key, value) in map.iter().filter(|(_, value)| !value.is_null()) {
+            let path = format!("{section}.{key}");
+            if let Some(expected) = schema::find(&path).and_then(|setting| setting.kind.complaint(value)) {
+                self.findings.problems.push(Problem::invalid(&path, value, &expected));
             }
         }
     }
@@ -242,7 +254,7 @@ mod tests {
             ),
             (
                 json!({"log": {"level": "LOUD"}}),
-                "log.level LOUD didn't pass validation: expected DEBUG, INFO, WARNING, ERROR or CRITICAL",
+                "log.level LOUD didn't pass validation: expected DEBUG, INFO, WARNING, WARN, ERROR, CRITICAL or FATAL",
             ),
             (json!({"restapi": {"lisen": "x"}}), "restapi.lisen is not a known setting; did you mean restapi.listen?"),
             (json!({"postgrsql": {}}), "postgrsql is not a known setting; did you mean postgresql?"),

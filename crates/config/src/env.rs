@@ -1,12 +1,14 @@
-//! `PATRONI_*` environment variables: which setting each one sets, and how its text is read.
+//! `PATRONI_*` environment variables: how the text of each becomes a value. Which variable sets which setting follows
+//! from the table ([`schema::variables`]).
 
+use std::collections::HashMap;
 use std::ffi::OsString;
 
 use model::units::parse_bool;
 use serde_json::{Map, Value};
 
-use crate::tree;
-use crate::yaml;
+use crate::schema::{self, Kind};
+use crate::{tree, yaml};
 
 /// How the text of a variable becomes a value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,98 +26,27 @@ enum Parse {
     Format,
 }
 
-/// Variables `PATRONI_<prefix><name>` that set `<section>.<name in lower case>`.
-struct Group {
-    prefix: &'static str,
-    section: &'static str,
-    names: &'static [&'static str],
-    parse: Parse,
+impl Parse {
+    fn of(path: &str, kind: Kind) -> Parse {
+        match kind {
+            _ if path == "log.format" => Parse::Format,
+            Kind::Bool => Parse::Bool,
+            Kind::Int(..) => Parse::Int,
+            Kind::Float => Parse::Float,
+            Kind::List | Kind::Addresses | Kind::Options => Parse::List,
+            Kind::Map => Parse::Map,
+            // Numbers with units are texts, and so is what is checked where it is used.
+            Kind::Text
+            | Kind::Bytes(_)
+            | Kind::Seconds(_)
+            | Kind::Address
+            | Kind::Listen
+            | Kind::OneOf(_)
+            | Kind::Switch(_)
+            | Kind::Any => Parse::Text,
+        }
+    }
 }
-
-const fn group(prefix: &'static str, section: &'static str, names: &'static [&'static str], parse: Parse) -> Group {
-    Group { prefix, section, names, parse }
-}
-
-const AUTHENTICATION: &[&str] = &[
-    "USERNAME",
-    "PASSWORD",
-    "SSLMODE",
-    "SSLCERT",
-    "SSLKEY",
-    "SSLPASSWORD",
-    "SSLROOTCERT",
-    "SSLCRL",
-    "SSLCRLDIR",
-    "GSSENCMODE",
-    "CHANNEL_BINDING",
-    "SSLNEGOTIATION",
-];
-
-const GROUPS: &[Group] = &[
-    group("", "", &["NAME", "NAMESPACE", "SCOPE", "THREAD_POOL_SIZE", "THREAD_STACK_SIZE"], Parse::Text),
-    group(
-        "RESTAPI_",
-        "restapi",
-        &[
-            "LISTEN",
-            "CONNECT_ADDRESS",
-            "CERTFILE",
-            "KEYFILE",
-            "KEYFILE_PASSWORD",
-            "CAFILE",
-            "CIPHERS",
-            "VERIFY_CLIENT",
-            "SERVER_TOKENS",
-        ],
-        Parse::Text,
-    ),
-    group("RESTAPI_", "restapi", &["HTTP_EXTRA_HEADERS", "HTTPS_EXTRA_HEADERS"], Parse::Map),
-    group("RESTAPI_", "restapi", &["ALLOWLIST"], Parse::List),
-    group("RESTAPI_", "restapi", &["ALLOWLIST_INCLUDE_MEMBERS"], Parse::Bool),
-    group("RESTAPI_", "restapi", &["REQUEST_QUEUE_SIZE", "THREAD_POOL_SIZE"], Parse::Int),
-    group("RESTAPI_", "restapi.authentication", &["USERNAME", "PASSWORD"], Parse::Text),
-    group("CTL_", "ctl.authentication", &["USERNAME", "PASSWORD"], Parse::Text),
-    group("CTL_", "ctl", &["INSECURE"], Parse::Bool),
-    group("CTL_", "ctl", &["CACERT", "CERTFILE", "KEYFILE", "KEYFILE_PASSWORD"], Parse::Text),
-    group(
-        "POSTGRESQL_",
-        "postgresql",
-        &["LISTEN", "CONNECT_ADDRESS", "PROXY_ADDRESS", "CONFIG_DIR", "DATA_DIR", "PGPASS", "BIN_DIR"],
-        Parse::Text,
-    ),
-    group(
-        "POSTGRESQL_BIN_",
-        "postgresql.bin_name",
-        &["PG_CTL", "INITDB", "PG_CONTROLDATA", "PG_BASEBACKUP", "POSTGRES", "PG_ISREADY", "PG_REWIND"],
-        Parse::Text,
-    ),
-    group("REPLICATION_", "postgresql.authentication.replication", AUTHENTICATION, Parse::Text),
-    group("SUPERUSER_", "postgresql.authentication.superuser", AUTHENTICATION, Parse::Text),
-    group("REWIND_", "postgresql.authentication.rewind", AUTHENTICATION, Parse::Text),
-    group("LOG_", "log", &["TYPE", "LEVEL", "TRACEBACK_LEVEL", "DATEFORMAT", "DIR"], Parse::Text),
-    group("LOG_", "log", &["FORMAT"], Parse::Format),
-    group("LOG_", "log", &["MAX_QUEUE_SIZE", "MODE", "FILE_SIZE", "FILE_NUM"], Parse::Int),
-    group("LOG_", "log", &["STATIC_FIELDS", "LOGGERS"], Parse::Map),
-    group("LOG_", "log", &["DEDUPLICATE_HEARTBEAT_LOGS"], Parse::Bool),
-    group("SENTINEL_", "sentinel", &["MODE"], Parse::Text),
-    group("CITUS_", "citus", &["GROUP"], Parse::Int),
-    group("CITUS_", "citus", &["DATABASE"], Parse::Text),
-    group("RAFT_", "raft", &["DATA_DIR", "SELF_ADDR", "PASSWORD", "BIND_ADDR"], Parse::Text),
-    group("RAFT_", "raft", &["PARTNER_ADDRS"], Parse::List),
-    group(
-        "RAFT_",
-        "raft",
-        &[
-            "MIN_TIMEOUT",
-            "MAX_TIMEOUT",
-            "CONNECTION_TIMEOUT",
-            "APPEND_ENTRIES_PERIOD",
-            "CONNECTION_RETRY_TIME",
-            "LEADER_FALLBACK_TIMEOUT",
-        ],
-        Parse::Float,
-    ),
-];
 
 /// Older names, which give way to the newer ones.
 const OLD_NAMES: &[(&str, &str)] = &[
@@ -123,49 +54,6 @@ const OLD_NAMES: &[(&str, &str)] = &[
     ("PATRONI_LOGFORMAT", "log.format"),
     ("PATRONI_LOG_DATEFMT", "log.dateformat"),
 ];
-
-/// `PATRONI_<SECTION>_<SUFFIX>` with one of these suffixes sets `<section>.<suffix>` in any section.
-const SUFFIXES: &[(Parse, &[&str])] = &[
-    (Parse::Int, &["PORT"]),
-    (Parse::List, &["HOSTS", "PORTS", "CHECKS", "SERVICE_TAGS", "RETRIABLE_HTTP_CODES"]),
-    (Parse::Map, &["LABELS", "SET_ACLS", "AUTH_DATA", "BOOTSTRAP_LABELS"]),
-    (Parse::Bool, &["USE_PROXIES", "REGISTER_SERVICE", "USE_ENDPOINTS", "BYPASS_API_SERVICE", "VERIFY"]),
-    (
-        Parse::Text,
-        &[
-            "HOST",
-            "PROTOCOL",
-            "SRV",
-            "SRV_SUFFIX",
-            "URL",
-            "PROXY",
-            "CACERT",
-            "CERT",
-            "KEY",
-            "TOKEN",
-            "DC",
-            "CONSISTENCY",
-            "SERVICE_CHECK_INTERVAL",
-            "SERVICE_CHECK_TLS_SERVER_NAME",
-            "NAMESPACE",
-            "CONTEXT",
-            "SCOPE_LABEL",
-            "ROLE_LABEL",
-            "POD_IP",
-            "KEY_PASSWORD",
-            "USE_SSL",
-            "GROUP",
-            "DATABASE",
-            "LEADER_LABEL_VALUE",
-            "FOLLOWER_LABEL_VALUE",
-            "STANDBY_LEADER_LABEL_VALUE",
-            "TMP_ROLE_LABEL",
-        ],
-    ),
-];
-
-/// Credentials that count only where another variable has named the section.
-const STORE_CREDENTIALS: &[(&str, &str)] = &[("PATRONI_ETCD_", "etcd"), ("PATRONI_ETCD3_", "etcd3")];
 
 /// The settings that an environment makes, as a tree, and a sentence for every variable that could not be read.
 /// Empty variables count as unset; variables that set nothing are passed over, for orchestrators add their own.
@@ -175,30 +63,42 @@ where
 {
     let variables: Vec<(String, String)> =
         environment.into_iter().filter(|(name, text)| name.starts_with("PATRONI_") && !text.is_empty()).collect();
+    let known: HashMap<String, (String, Parse)> = schema::variables()
+        .map(|(name, path, setting)| (name, (path.clone(), Parse::of(&path, setting.kind))))
+        .collect();
     let (mut settings, mut notes) = (Map::new(), Vec::new());
-    let mut set = |path: &str, name: &str, text: &str, parse: Parse| match value(text, parse) {
-        Some(value) => tree::set(&mut settings, path, value),
+    let mut set = |settings: &mut Map<String, Value>, path: &str, name: &str, text: &str, parse: Parse| match value(
+        text, parse,
+    ) {
+        Some(value) => tree::set(settings, path, value),
         None => notes.push(note(name, text, parse)),
     };
     for (name, text) in &variables {
         if let Some((_, path)) = OLD_NAMES.iter().find(|(old, _)| old == name) {
-            set(path, name, text, if *path == "log.format" { Parse::Format } else { Parse::Text });
+            set(&mut settings, path, name, text, Parse::of(path, Kind::Any));
         }
     }
+    // Credentials come last: they count only where another variable has named the store's section.
+    let mut credentials = Vec::new();
     for (name, text) in &variables {
-        if let Some((path, parse)) = target(name) {
-            set(&path, name, text, parse);
+        match known.get(name) {
+            Some((path, _)) if is_store_credential(path) => credentials.push((path, text)),
+            Some((path, parse)) => set(&mut settings, path, name, text, *parse),
+            None => {}
         }
     }
-    for (prefix, section) in STORE_CREDENTIALS {
-        for (name, text) in &variables {
-            let Some(key @ ("USERNAME" | "PASSWORD")) = name.strip_prefix(prefix) else { continue };
-            if settings.contains_key(*section) {
-                tree::set(&mut settings, &format!("{section}.{}", key.to_ascii_lowercase()), text.clone().into());
-            }
+    for (path, text) in credentials {
+        if path.split('.').next().is_some_and(|section| settings.contains_key(section)) {
+            tree::set(&mut settings, path, text.clone().into());
         }
     }
     (settings, notes)
+}
+
+fn is_store_credential(path: &str) -> bool {
+    ["etcd.", "etcd3."]
+        .iter()
+        .any(|section| path.strip_prefix(section).is_some_and(|key| matches!(key, "username" | "password")))
 }
 
 /// Names of the variables that PostgreSQL and the scripts we start must not inherit: they hold secrets, or mean us.
@@ -210,22 +110,6 @@ pub fn names_to_strip() -> Vec<OsString> {
             name == "NOTIFY_SOCKET" || name.starts_with("PATRONI_") || name.starts_with("KUBERNETES_")
         })
         .collect()
-}
-
-/// The setting behind a variable.
-fn target(name: &str) -> Option<(String, Parse)> {
-    let rest = name.strip_prefix("PATRONI_")?;
-    for group in GROUPS {
-        let Some(key) = rest.strip_prefix(group.prefix) else { continue };
-        if group.names.contains(&key) {
-            let key = key.to_ascii_lowercase();
-            let path = if group.section.is_empty() { key } else { format!("{}.{key}", group.section) };
-            return Some((path, group.parse));
-        }
-    }
-    let (section, suffix) = rest.split_once('_').filter(|(section, _)| !section.is_empty())?;
-    let (parse, _) = SUFFIXES.iter().find(|(_, suffixes)| suffixes.contains(&suffix))?;
-    Some((format!("{}.{}", section.to_ascii_lowercase(), suffix.to_ascii_lowercase()), *parse))
 }
 
 fn value(text: &str, parse: Parse) -> Option<Value> {
@@ -296,7 +180,6 @@ mod tests {
             ("PATRONI_ZOOKEEPER_USE_SSL", "on"),
             ("PATRONI_CONSUL_SERVICE_CHECK_INTERVAL", "5s"),
             ("PATRONI_RAFT_PARTNER_ADDRS", "'a:1','b:2'"),
-            ("PATRONI_FOO_HOST", "x"),
             ("PATRONI_FOO_BAR", "x"),
             ("PATRONI_SERVICE_HOST", ""),
             ("OTHER", "x"),
@@ -316,13 +199,72 @@ mod tests {
             "sentinel": {"mode": "off"},
             "citus": {"group": 1},
             "kubernetes": {"ports": [{"name": "x", "port": 5}], "labels": {"a": "b"}},
-            "zookeeper": {"use_ssl": "on"},
+            "zookeeper": {"use_ssl": true},
             "consul": {"service_check_interval": "5s"},
             "raft": {"partner_addrs": ["a:1", "b:2"]},
-            "foo": {"host": "x"},
         });
         assert_eq!((settings, notes), (expected, vec![]));
     }
+
+    /// What upstream's documentation and its reader know.
+    #[test]
+    fn all_variables_of_the_contract_are_read() {
+        let known: Vec<String> = schema::variables().map(|(name, _, _)| name).collect();
+        let families: [(&str, &str); 17] = [
+            ("", "NAME NAMESPACE SCOPE THREAD_POOL_SIZE THREAD_STACK_SIZE"),
+            (
+                "RESTAPI_",
+                "LISTEN CONNECT_ADDRESS CERTFILE KEYFILE KEYFILE_PASSWORD CAFILE CIPHERS VERIFY_CLIENT SERVER_TOKENS \
+                 HTTP_EXTRA_HEADERS HTTPS_EXTRA_HEADERS ALLOWLIST ALLOWLIST_INCLUDE_MEMBERS REQUEST_QUEUE_SIZE \
+                 THREAD_POOL_SIZE USERNAME PASSWORD",
+            ),
+            ("CTL_", "USERNAME PASSWORD INSECURE CACERT CERTFILE KEYFILE KEYFILE_PASSWORD"),
+            ("POSTGRESQL_", "LISTEN CONNECT_ADDRESS PROXY_ADDRESS CONFIG_DIR DATA_DIR PGPASS BIN_DIR DATABASE"),
+            ("POSTGRESQL_BIN_", "PG_CTL INITDB PG_CONTROLDATA PG_BASEBACKUP POSTGRES PG_ISREADY PG_REWIND"),
+            ("REPLICATION_", ROLE),
+            ("SUPERUSER_", ROLE),
+            ("REWIND_", ROLE),
+            (
+                "LOG_",
+                "TYPE LEVEL TRACEBACK_LEVEL FORMAT DATEFORMAT STATIC_FIELDS MAX_QUEUE_SIZE DIR MODE FILE_SIZE FILE_NUM \
+                 LOGGERS DEDUPLICATE_HEARTBEAT_LOGS",
+            ),
+            (
+                "RAFT_",
+                "DATA_DIR SELF_ADDR PARTNER_ADDRS PASSWORD BIND_ADDR MIN_TIMEOUT MAX_TIMEOUT CONNECTION_TIMEOUT \
+                 APPEND_ENTRIES_PERIOD CONNECTION_RETRY_TIME LEADER_FALLBACK_TIMEOUT",
+            ),
+            ("ETCD_", ETCD),
+            ("ETCD3_", ETCD),
+            (
+                "CONSUL_",
+                "HOST PORT URL SCHEME TOKEN VERIFY CACERT CERT KEY DC CONSISTENCY CHECKS REGISTER_SERVICE SERVICE_TAGS \
+                 SERVICE_CHECK_INTERVAL SERVICE_CHECK_TLS_SERVER_NAME",
+            ),
+            ("ZOOKEEPER_", "HOSTS USE_SSL CACERT CERT KEY KEY_PASSWORD VERIFY SET_ACLS AUTH_DATA"),
+            ("EXHIBITOR_", "HOSTS PORT POLL_INTERVAL"),
+            (
+                "KUBERNETES_",
+                "NAMESPACE LABELS SCOPE_LABEL ROLE_LABEL LEADER_LABEL_VALUE FOLLOWER_LABEL_VALUE \
+                 STANDBY_LEADER_LABEL_VALUE TMP_ROLE_LABEL USE_ENDPOINTS POD_IP PORTS BYPASS_API_SERVICE CACERT CONTEXT \
+                 RETRIABLE_HTTP_CODES BOOTSTRAP_LABELS",
+            ),
+            ("CITUS_", "GROUP DATABASE"),
+        ];
+        for (prefix, names) in families {
+            for name in names.split_whitespace() {
+                let name = format!("PATRONI_{prefix}{name}");
+                assert!(known.contains(&name), "{name}");
+            }
+        }
+        let distinct: std::collections::BTreeSet<&String> = known.iter().collect();
+        assert_eq!(distinct.len(), known.len(), "each variable sets one setting");
+    }
+
+    const ROLE: &str = "USERNAME PASSWORD SSLMODE SSLCERT SSLKEY SSLPASSWORD SSLROOTCERT SSLCRL SSLCRLDIR GSSENCMODE \
+                        CHANNEL_BINDING SSLNEGOTIATION";
+    const ETCD: &str =
+        "HOST HOSTS PORT USE_PROXIES PROTOCOL SRV SRV_SUFFIX URL PROXY CACERT CERT KEY USERNAME PASSWORD";
 
     #[test]
     fn newer_names_win_and_formats_may_be_lists() {

@@ -13,6 +13,7 @@ pub mod env;
 mod error;
 mod local;
 pub mod probe;
+pub mod reference;
 pub mod sample;
 pub mod schema;
 pub mod sections;

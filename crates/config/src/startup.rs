@@ -207,7 +207,7 @@ mod tests {
             (
                 "log.level",
                 json!("LOUD"),
-                "log.level LOUD is not valid: expected DEBUG, INFO, WARNING, ERROR or CRITICAL",
+                "log.level LOUD is not valid: expected DEBUG, INFO, WARNING, WARN, ERROR, CRITICAL or FATAL",
             ),
         ] {
             assert_eq!(with(path, value.clone()), expected, "{path} {value}");

@@ -1,5 +1,6 @@
-//! Every setting there is, in one table: its place, type, default, whether it is secret, and a line of help. Checks,
-//! defaults, redaction, the sample configuration and the documentation are derived from it.
+//! Every setting there is, in one table: its place, type, default, whether it is secret, when it takes effect, whether
+//! the environment can set it, and a line of help. Checks, defaults, redaction, environment variables, the sample
+//! configuration and the documentation are derived from it.
 
 mod table;
 
@@ -7,7 +8,10 @@ use model::HostPort;
 use model::units::{Base, bool_of, int_of};
 use serde_json::Value;
 
-pub use table::SETTINGS;
+pub use table::{SECTIONS, SETTINGS};
+
+/// [`Setting::since`] of settings that upstream does not have.
+pub const OURS: &str = "here only";
 
 /// What values a setting takes.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -44,6 +48,32 @@ pub enum Kind {
     Any,
 }
 
+/// When a changed setting takes effect.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Applies {
+    /// When the configuration is reloaded: on SIGHUP, `POST /reload` or `patronictl reload`.
+    Reload,
+    /// After a restart of the agent.
+    Restart,
+    /// After a restart of PostgreSQL.
+    PostgresRestart,
+    /// When a cluster is made, never afterwards.
+    NewCluster,
+    /// When the dynamic configuration changes.
+    Dynamic,
+}
+
+/// A section of the configuration.
+#[derive(Clone, Copy, Debug)]
+pub struct Section {
+    /// Dotted path.
+    pub path: &'static str,
+    /// When its settings take effect, unless one says otherwise.
+    pub applies: Applies,
+    /// What it is for, in sentences.
+    pub help: &'static str,
+}
+
 /// One row of the table.
 #[derive(Clone, Copy, Debug)]
 pub struct Setting {
@@ -57,6 +87,15 @@ pub struct Setting {
     pub required: bool,
     /// Never shown.
     pub secret: bool,
+    /// Older names of the last part of the path, still read.
+    pub aliases: &'static [&'static str],
+    /// A `PATRONI_*` variable sets it; see [`variable`].
+    pub env: bool,
+    /// The upstream release that brought it, where its release notes say so; `0.75` for whatever that release knew,
+    /// [`OURS`] for what upstream does not have.
+    pub since: Option<&'static str>,
+    /// When it takes effect, if not as its section says; see [`Setting::takes_effect`].
+    pub applies: Option<Applies>,
     /// What it is for, in one line.
     pub help: &'static str,
 }
@@ -73,22 +112,85 @@ impl Setting {
     const fn secret(self) -> Setting {
         Setting { secret: true, ..self }
     }
+
+    const fn alias(self, aliases: &'static [&'static str]) -> Setting {
+        Setting { aliases, ..self }
+    }
+
+    const fn env(self) -> Setting {
+        Setting { env: true, ..self }
+    }
+
+    const fn since(self, release: &'static str) -> Setting {
+        Setting { since: Some(release), ..self }
+    }
+
+    const fn applies(self, applies: Applies) -> Setting {
+        Setting { applies: Some(applies), ..self }
+    }
+
+    /// When a changed value takes effect.
+    pub fn takes_effect(&self) -> Applies {
+        self.applies.unwrap_or_else(|| section_of(&self.paths()[0]).applies)
+    }
+
+    /// Every path the row stands for, old names of the setting left out; never empty.
+    pub fn paths(&self) -> Vec<String> {
+        let mut paths = vec![String::new()];
+        for segment in segments(self.path) {
+            let longer =
+                |path: &String, word: &str| if path.is_empty() { word.to_owned() } else { format!("{path}.{word}") };
+            paths = paths.iter().flat_map(|path| alternatives(segment).map(move |word| longer(path, word))).collect();
+        }
+        paths
+    }
+}
+
+/// The section a setting is documented in.
+pub fn section_of(path: &str) -> &'static Section {
+    let holds = |section: &&Section| path.strip_prefix(section.path).is_some_and(|rest| rest.starts_with('.'));
+    SECTIONS.iter().filter(holds).max_by_key(|section| section.path.len()).unwrap_or(&SECTIONS[0])
+}
+
+/// The environment variable of a setting, if the environment can set it.
+pub fn variable(path: &str) -> String {
+    let path = path
+        .strip_prefix("postgresql.authentication.")
+        .map_or_else(|| path.replace(".authentication.", ".").replace(".bin_name.", ".bin_"), str::to_owned);
+    format!("PATRONI_{}", path.replace('.', "_").to_ascii_uppercase())
+}
+
+/// Variable, path and row of every setting that the environment can set.
+pub fn variables() -> impl Iterator<Item = (String, String, &'static Setting)> {
+    let rows = SETTINGS.iter().filter(|setting| setting.env);
+    rows.flat_map(|setting| setting.paths().into_iter().map(move |path| (variable(&path), path, setting)))
 }
 
 const fn setting(path: &'static str, kind: Kind, help: &'static str) -> Setting {
-    Setting { path, kind, default: None, required: false, secret: false, help }
+    Setting {
+        path,
+        kind,
+        default: None,
+        required: false,
+        secret: false,
+        aliases: &[],
+        env: false,
+        since: None,
+        applies: None,
+        help,
+    }
 }
 
 /// The row for a path without alternatives.
 pub fn find(path: &str) -> Option<&'static Setting> {
     let path = canonical(path);
-    SETTINGS.iter().find(|setting| matches(setting.path, path, false))
+    SETTINGS.iter().find(|setting| matches(setting, path, false))
 }
 
 /// Whether settings are known below `path`.
 pub fn is_section(path: &str) -> bool {
     let path = canonical(path);
-    SETTINGS.iter().any(|setting| matches(setting.path, path, true))
+    SETTINGS.iter().any(|setting| matches(setting, path, true))
 }
 
 /// Names of the settings and sections directly below `section` (empty: at the top).
@@ -96,7 +198,7 @@ pub fn names_below(section: &str) -> Vec<&'static str> {
     let section = canonical(section);
     let depth = if section.is_empty() { 0 } else { section.split('.').count() };
     let mut names = Vec::new();
-    for setting in SETTINGS.iter().filter(|setting| section.is_empty() || matches(setting.path, section, true)) {
+    for setting in SETTINGS.iter().filter(|setting| section.is_empty() || matches(setting, section, true)) {
         for name in segments(setting.path).nth(depth).into_iter().flat_map(alternatives) {
             if !names.contains(&name) {
                 names.push(name);
@@ -114,12 +216,14 @@ fn canonical(path: &str) -> &str {
     }
 }
 
-/// Whether a row's pattern is `path`, or, for `prefix`, lies below it.
-fn matches(pattern: &'static str, path: &str, prefix: bool) -> bool {
-    let mut pattern = segments(pattern);
-    let all = path
-        .split('.')
-        .all(|segment| pattern.next().is_some_and(|words| alternatives(words).any(|word| word == segment)));
+/// Whether a row is about `path`, or, for `prefix`, lies below it.
+fn matches(setting: &'static Setting, path: &str, prefix: bool) -> bool {
+    let mut pattern = segments(setting.path).peekable();
+    let all = path.split('.').all(|segment| {
+        let Some(words) = pattern.next() else { return false };
+        let is_last = pattern.peek().is_none();
+        alternatives(words).any(|word| word == segment) || is_last && setting.aliases.contains(&segment)
+    });
     all && pattern.next().is_some() == prefix
 }
 
