@@ -84,7 +84,10 @@ pub fn rules_markdown() -> String {
 fn rules_document(root: &Path) -> Result<Vec<String>> {
     let there = fs::read_to_string(root.join("docs/rules.md")).unwrap_or_default();
     let differs = there != rules_markdown();
-    Ok(differs.then(|| "docs/rules.md is not up to date: run cargo run -p xtask -- rules".to_owned()).into_iter().collect())
+    Ok(differs
+        .then(|| "docs/rules.md is not up to date: run cargo run -p xtask -- rules".to_owned())
+        .into_iter()
+        .collect())
 }
 
 fn long_files(root: &Path) -> Result<Vec<String>> {

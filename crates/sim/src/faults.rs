@@ -35,8 +35,8 @@ pub enum Fault {
     StoreDown,
     /// The store takes seconds.
     StoreSlow,
-    /// Answers of the store get lost.
-    LoseReplies,
+    /// Requests to the store, and its answers, get lost.
+    LosePackets,
     /// Somebody sets the clock by this many seconds.
     WallJump(NodeId, i64),
     /// The disk under PostgreSQL does not answer.
@@ -56,28 +56,29 @@ pub enum Fault {
 }
 
 impl Fault {
-    /// Any fault, in a cluster of `nodes`.
-    pub fn draw(rng: &mut Xoshiro256PlusPlus, nodes: usize) -> Fault {
-        let node = NodeId(rng.random_range(0..nodes));
+    /// Any fault, in a cluster of `nodes`; the primary is hit more often than others.
+    pub fn draw(rng: &mut Xoshiro256PlusPlus, nodes: usize, primary: Option<NodeId>) -> Fault {
+        let anyone = NodeId(rng.random_range(0..nodes));
+        let node = primary.filter(|_| rng.random_range(0..3) == 0).unwrap_or(anyone);
         let other = NodeId((node.0 + rng.random_range(1..nodes.max(2))) % nodes);
         match rng.random_range(0..100) {
-            0..10 => Fault::KillAgent(node),
-            10..22 => Fault::Freeze(node),
-            22..31 => Fault::CrashPostgres(node),
-            31..38 => Fault::CrashHost(node),
-            38..46 => Fault::CutStore(node),
-            46..52 if other != node => Fault::CutLink(node, other),
-            46..58 => Fault::Isolate(node),
-            58..63 => Fault::StoreDown,
-            63..67 => Fault::StoreSlow,
-            67..71 => Fault::LoseReplies,
-            71..74 => Fault::WallJump(node, rng.random_range(-7_200..7_200)),
-            74..79 => Fault::StallDisk(node),
-            79..85 => Fault::SlowReplication(node),
-            85..90 => Fault::Switchover((rng.random_range(0..2) == 0).then_some(node)),
-            90..92 => Fault::Failover(node),
-            92..94 => Fault::Pause,
-            94..97 => Fault::Restart(node),
+            0..8 => Fault::KillAgent(node),
+            8..18 => Fault::Freeze(node),
+            18..27 => Fault::CrashPostgres(node),
+            27..33 => Fault::CrashHost(node),
+            33..40 => Fault::CutStore(node),
+            40..46 if other != node => Fault::CutLink(node, other),
+            40..52 => Fault::Isolate(node),
+            52..57 => Fault::StoreDown,
+            57..60 => Fault::StoreSlow,
+            60..66 => Fault::LosePackets,
+            66..69 => Fault::WallJump(node, rng.random_range(-7_200..7_200)),
+            69..74 => Fault::StallDisk(node),
+            74..82 => Fault::SlowReplication(node),
+            82..86 => Fault::Switchover((rng.random_range(0..2) == 0).then_some(node)),
+            86..88 => Fault::Failover(node),
+            88..93 => Fault::Pause,
+            93..97 => Fault::Restart(node),
             _ => Fault::Reinit(node),
         }
     }
@@ -135,7 +136,7 @@ impl Fault {
             }
             Fault::StoreDown => state.net.store_down = true,
             Fault::StoreSlow => state.net.store_slow_ms = Some(200..7_000),
-            Fault::LoseReplies => state.net.replies_lost_percent = 30,
+            Fault::LosePackets => state.net.lost_percent = 30,
             Fault::WallJump(node, seconds) => state.node_mut(node).wall_jump_ms = seconds * 1000,
             Fault::StallDisk(node) => state.node_mut(node).pg.stalled_until_ms = forever,
             Fault::SlowReplication(node) => state.node_mut(node).pg.stream_limit_bytes = Some(10_000),
@@ -171,7 +172,7 @@ impl Fault {
                 }
                 Fault::StoreDown => state.net.store_down = false,
                 Fault::StoreSlow => state.net.store_slow_ms = None,
-                Fault::LoseReplies => state.net.replies_lost_percent = 0,
+                Fault::LosePackets => state.net.lost_percent = 0,
                 Fault::StallDisk(node) => state.end_stall(node),
                 Fault::SlowReplication(node) => state.node_mut(node).pg.stream_limit_bytes = None,
                 Fault::Pause => state.set_pause(false),

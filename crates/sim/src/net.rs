@@ -14,8 +14,8 @@ pub struct Network {
     pub store_down: bool,
     /// One way to or from the store takes this many milliseconds instead of a few.
     pub store_slow_ms: Option<Range<u64>>,
-    /// Out of 100 answers of the store, this many never arrive although the request was served.
-    pub replies_lost_percent: u32,
+    /// Out of 100 requests to the store, this many never arrive, or are served and their answers never arrive.
+    pub lost_percent: u32,
     /// These pairs (smaller first) do not reach each other.
     pub links_cut: BTreeSet<(NodeId, NodeId)>,
 }

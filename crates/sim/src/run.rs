@@ -16,7 +16,6 @@ use crate::faults::{Fault, heal};
 use crate::history::Event;
 use crate::member::start_agent;
 use crate::mutations::Mutation;
-use crate::pg::wal::Fit;
 use crate::world::{NodeId, State, World};
 
 /// How a run is set up.
@@ -177,7 +176,8 @@ async fn phases(world: &Arc<World>) {
     let ids: Vec<NodeId> = world.with(|state| state.ids().collect());
     for id in ids {
         start_agent(world, id);
-        let pause_ms = world.with(|state| state.between(0, 1_500));
+        let pause_ms =
+            world.with(|state| if state.between(0, 1) == 0 { state.between(0, 10) } else { state.between(0, 1_500) });
         sleep(Duration::from_millis(pause_ms)).await;
     }
     if !becomes_healthy(world, COME_UP, "coming up").await {
@@ -203,7 +203,8 @@ async fn inject_faults(world: &Arc<World>) {
     let mut handles: Vec<AbortHandle> = Vec::new();
     while world.now_ms() < until_ms && world.violations().is_empty() {
         let (fault, lasts_ms, pause_ms) = world.with(|state| {
-            let fault = Fault::draw(&mut state.rng, nodes);
+            let primary = state.writable().first().copied();
+            let fault = Fault::draw(&mut state.rng, nodes, primary);
             let lasts_ms =
                 if state.between(0, 2) == 0 { state.between(100, 5_000) } else { state.between(5_000, 70_000) };
             let pause_ms =
@@ -321,9 +322,7 @@ impl State {
         let Some(theirs) = self.node(primary).pg.data.as_ref() else { return Vec::new() };
         let hopeless = |id: &NodeId| {
             let Some(own) = &self.node(*id).pg.data else { return false };
-            let same_number = matches!(own.wal.fit(&theirs.wal), Fit::Diverged(_))
-                && own.wal.history().iter().zip(theirs.wal.history()).all(|(a, b)| *a == b);
-            same_number || own.unfinished.is_some()
+            own.wal.is_mistaken_for(&theirs.wal) || own.unfinished.is_some()
         };
         self.ids().filter(|id| *id != primary).filter(hopeless).collect()
     }

@@ -215,6 +215,13 @@ impl State {
     }
 }
 
+/// What the network lost.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Lost {
+    Request,
+    Reply,
+}
+
 /// [`Store`] on behalf of one agent process.
 pub struct SimStore {
     world: Arc<World>,
@@ -260,17 +267,18 @@ impl SimStore {
         let node = self.node;
         let (request, reply, lost) = self.world.with(|state| {
             let slow = state.net.store_slow_ms.clone().unwrap_or(1..15);
-            let lost = state.between(1, 100) <= u64::from(state.net.replies_lost_percent);
+            let lost = state.between(1, 100) <= u64::from(state.net.lost_percent);
+            let lost = lost.then(|| if state.between(0, 1) == 0 { Lost::Request } else { Lost::Reply });
             (state.between(slow.start, slow.end), state.between(slow.start, slow.end), lost)
         });
         let (answer, answered) = oneshot::channel();
         let world = Arc::downgrade(&self.world);
         tokio::spawn(async move {
             sleep(Duration::from_millis(request)).await;
-            let Some(world) = world.upgrade() else { return };
+            let Some(world) = world.upgrade().filter(|_| lost != Some(Lost::Request)) else { return };
             let Some(result) = world.with(|state| state.store_reachable(node).then(|| serve(state))) else { return };
             sleep(Duration::from_millis(reply)).await;
-            if !lost && world.with(|state| state.store_reachable(node)) {
+            if lost.is_none() && world.with(|state| state.store_reachable(node)) {
                 // The caller may have given up.
                 let _ = answer.send(result);
             }

@@ -91,11 +91,16 @@ async fn a_partition_costs_the_retry_timeout_and_applies_nothing() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_lost_answer_leaves_the_write_applied() {
-    let (world, a, _b) = two();
-    world.with(|state| state.net.replies_lost_percent = 100);
-    assert!(matches!(a.acquire_leader().await, Err(StoreError::Unreachable(_))));
-    assert_eq!(world.with(|state| state.store.leader().map(str::to_owned)).as_deref(), Some("a"));
+async fn a_lost_answer_leaves_the_write_applied_and_a_lost_request_does_not() {
+    let mut applied = Vec::new();
+    for seed in 0..10 {
+        let world = World::new(seed, Options::default());
+        let a = SimStore::new(&world, A, timing());
+        world.with(|state| state.net.lost_percent = 100);
+        assert!(matches!(a.acquire_leader().await, Err(StoreError::Unreachable(_))));
+        applied.push(world.with(|state| state.store.leader().is_some()));
+    }
+    assert!(applied.contains(&true) && applied.contains(&false), "{applied:?}");
 }
 
 #[tokio::test(start_paused = true)]

@@ -114,6 +114,23 @@ impl Wal {
         }
     }
 
+    /// A timeline of this WAL has the number and the beginning of another one in `upstream`'s history: nothing but the
+    /// contents tells them apart, and pg_rewind takes them for one.
+    pub fn is_mistaken_for(&self, upstream: &Wal) -> bool {
+        let branches = |wal: &Wal| {
+            let mut begin = Lsn(0);
+            let mut all = Vec::new();
+            for left in &wal.left {
+                all.push((left.timeline, begin, left.branch));
+                begin = left.end;
+            }
+            all.push((wal.timeline, begin, wal.branch));
+            all
+        };
+        let (own, theirs) = (branches(self), branches(upstream));
+        own.iter().any(|a| theirs.iter().any(|b| (a.0, a.1) == (b.0, b.1) && a.2 != b.2))
+    }
+
     /// Streams up to `bytes` from a server this WAL is a prefix of.
     pub fn stream_from(&mut self, upstream: &Wal, bytes: u64) {
         if self.fit(upstream) == Fit::Prefix {
@@ -188,6 +205,7 @@ mod tests {
         assert!(matches!(old.fit(&new), Fit::Diverged(_)));
         assert!(new.contains(Branch(1), Lsn(1000)) && !new.contains(Branch(1), Lsn(1010)));
         assert_eq!(old.seen_divergence(&new), Some(Lsn(1000)));
+        assert!(!old.is_mistaken_for(&new));
         let before = old.clone();
         old.stream_from(&new, 100);
         assert_eq!(old, before);
@@ -202,6 +220,7 @@ mod tests {
         b.append(50);
         assert!(matches!(a.fit(&b), Fit::Diverged(_)));
         assert_eq!(a.seen_divergence(&b), Some(Lsn(1010)), "pg_rewind sees one timeline");
+        assert!(a.is_mistaken_for(&b));
     }
 
     #[test]
