@@ -86,7 +86,6 @@ pub fn missing(tree: &Map<String, Value>, all: bool) -> Vec<Problem> {
                     problems.push(Problem::missing(section, "a mapping"));
                 }
             }
-            _ if is_lifted(tree, path) => {}
             _ => problems.push(Problem::missing(path, &expected)),
         }
     }
@@ -95,12 +94,6 @@ pub fn missing(tree: &Map<String, Value>, all: bool) -> Vec<Problem> {
         problems.extend(stores::KNOWN.iter().map(|store| Problem::missing(store.name, &expected)));
     }
     problems
-}
-
-/// `postgresql.replication` stands in for `postgresql.authentication.replication` while there is no `authentication`.
-fn is_lifted(tree: &Map<String, Value>, path: &str) -> bool {
-    let Some(role) = path.strip_prefix("postgresql.authentication.") else { return false };
-    tree::get(tree, "postgresql.authentication").is_none() && tree::get(tree, &format!("postgresql.{role}")).is_some()
 }
 
 /// Sections whose names the user chose: a bootstrap method's and replica methods'.
@@ -296,7 +289,7 @@ mod tests {
         };
         assert_eq!(paths(json!({"scope": "x", "etcd3": {}}), true), ["name", "restapi", "postgresql"],);
         let tree = json!({"scope": "x", "name": "n", "restapi": {"listen": "a"}, "postgresql": {
-            "listen": "b", "data_dir": "d", "replication": {"username": "r"}}, "etcd3": {}});
+            "listen": "b", "data_dir": "d", "authentication": {"replication": {"username": "r"}}}, "etcd3": {}});
         assert_eq!(paths(tree.clone(), false), Vec::<String>::new());
         assert_eq!(
             paths(tree, true),

@@ -155,7 +155,6 @@ impl LocalConfig {
         for (key, value) in ours.iter().filter(|(key, _)| !is_merged(key)) {
             result.insert(key.clone(), value.clone());
         }
-        lift_old_authentication(&mut result);
         if let Some(Value::Object(roles)) = result.get_mut("authentication") {
             for role in roles.values_mut().filter_map(Value::as_object_mut) {
                 role.retain(|key, _| AUTHENTICATION_KEYS.contains(&key.as_str()));
@@ -231,29 +230,6 @@ fn put(parameters: &mut Map<String, Value>, name: &str, value: Value) {
     } else {
         parameters.insert(old.unwrap_or_else(|| name.to_owned()), value);
     }
-}
-
-/// Older configurations have `replication` and `superuser` directly under `postgresql`, and switch pg_rewind on with
-/// its credentials.
-fn lift_old_authentication(postgresql: &mut Map<String, Value>) {
-    if postgresql.contains_key("authentication") {
-        return;
-    }
-    let mut roles = Map::new();
-    for role in ["replication", "superuser"] {
-        if let Some(Value::Object(credentials)) = postgresql.get(role) {
-            roles.insert(role.to_owned(), Value::Object(credentials.clone()));
-        }
-    }
-    let pg_rewind = postgresql.get("pg_rewind").and_then(Value::as_object).cloned();
-    if roles.is_empty() && pg_rewind.is_none() {
-        return;
-    }
-    postgresql.insert("use_pg_rewind".to_owned(), pg_rewind.is_some().into());
-    if let Some(credentials) = pg_rewind {
-        roles.entry("superuser").or_insert(Value::Object(credentials));
-    }
-    postgresql.insert("authentication".to_owned(), Value::Object(roles));
 }
 
 /// The section in force for one role: `parameters_<role>` laid over `parameters`, `pg_hba_<role>` and

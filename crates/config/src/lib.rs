@@ -11,6 +11,7 @@ pub mod check;
 pub mod effective;
 pub mod env;
 mod error;
+mod legacy;
 mod local;
 pub mod probe;
 pub mod reference;

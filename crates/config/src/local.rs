@@ -12,7 +12,7 @@ use crate::sections::{
     Credentials, Ctl, GuardMode, Log, LogLevel, RestApi, Secret, ServerTokens, VerifyClient, Watchdog,
 };
 use crate::source::{self, Source};
-use crate::{ConfigError, schema, stores, tree, yaml};
+use crate::{ConfigError, legacy, schema, stores, tree, yaml};
 
 /// A name that means "nobody" in the state of synchronous replication.
 const RESERVED_NAME: &str = "__patroni_strict_sync_replica_placeholder__";
@@ -38,8 +38,9 @@ impl LocalConfig {
     }
 
     /// A configuration from a tree that is at hand.
-    pub fn from_tree(tree: Map<String, Value>) -> LocalConfig {
-        LocalConfig::new(tree, Source::Variable, Vec::new())
+    pub fn from_tree(mut tree: Map<String, Value>) -> LocalConfig {
+        let notes = legacy::modernise(&mut tree);
+        LocalConfig::new(tree, Source::Variable, notes)
     }
 
     /// Where it was read from.
@@ -79,11 +80,10 @@ impl LocalConfig {
 
     /// The node's unique name.
     pub fn name(&self) -> Result<String, ConfigError> {
-        let path = if self.get("name").is_none() { "postgresql.name" } else { "name" };
-        let Some(name) = self.text(path)? else {
+        let Some(name) = self.text("name")? else {
             return Err(ConfigError::missing("name", "the unique name of this node in the cluster"));
         };
-        let invalid = |expected: &str| self.invalid(path, expected);
+        let invalid = |expected: &str| self.invalid("name", expected);
         match name.as_str() {
             RESERVED_NAME => Err(invalid("another name: this one is reserved")),
             name if name.is_empty() || name.contains('/') => Err(invalid("a name without slashes")),
@@ -91,19 +91,15 @@ impl LocalConfig {
         }
     }
 
-    /// The name of the cluster; a store's section may give it where the top level does not.
+    /// The name of the cluster.
     pub fn scope(&self) -> Result<String, ConfigError> {
-        let stores = stores::KNOWN.iter().map(|store| format!("{}.scope", store.name));
-        for path in std::iter::once("scope".to_owned()).chain(stores) {
-            match self.text(&path)? {
-                Some(scope) if scope.is_empty() || scope.contains('/') => {
-                    return Err(self.invalid(&path, "a name without slashes"));
-                }
-                Some(scope) => return Ok(scope),
-                None => {}
+        match self.text("scope")? {
+            Some(scope) if scope.is_empty() || scope.contains('/') => {
+                Err(self.invalid("scope", "a name without slashes"))
             }
+            Some(scope) => Ok(scope),
+            None => Err(ConfigError::missing("scope", "the name of the cluster")),
         }
-        Err(ConfigError::missing("scope", "the name of the cluster"))
     }
 
     /// The path under which clusters are kept in the store; see [`model::key::cluster_prefix`].

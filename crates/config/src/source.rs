@@ -8,7 +8,7 @@ use model::settings::patch_config;
 use serde_json::{Map, Value};
 
 use crate::local::LocalConfig;
-use crate::{ConfigError, env, tree, yaml};
+use crate::{ConfigError, env, legacy, tree, yaml};
 
 /// The variable that may hold a whole configuration.
 const WHOLE: &str = "PATRONI_CONFIGURATION";
@@ -57,11 +57,12 @@ pub fn load_with(path: Option<&Path>, variables: Vec<(String, String)>) -> Resul
     for patch in &patches {
         patch_config(&mut settings, patch);
     }
-    let mut notes = Vec::new();
+    // Before the environment: it speaks of today's layout only.
+    let mut notes = legacy::modernise(&mut settings);
     if source != Source::Variable {
         let (overrides, problems) = env::settings(variables);
         patch_config(&mut settings, &overrides);
-        notes = problems;
+        notes.extend(problems);
     }
     if settings.is_empty() {
         return Err(ConfigError::Empty { hint: where_we_looked(path, existing.is_some()) });

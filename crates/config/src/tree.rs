@@ -9,6 +9,25 @@ pub fn get<'a>(tree: &'a Map<String, Value>, path: &str) -> Option<&'a Value> {
     segments.try_fold(first, |value, segment| value.as_object()?.get(segment)).filter(|value| !value.is_null())
 }
 
+/// The place of the value at `path`, if there is one.
+pub fn get_mut<'a>(tree: &'a mut Map<String, Value>, path: &str) -> Option<&'a mut Value> {
+    match path.split_once('.') {
+        None => tree.get_mut(path),
+        Some((section, rest)) => get_mut(tree.get_mut(section)?.as_object_mut()?, rest),
+    }
+}
+
+/// Takes the value at `path` out; null counts as absent.
+pub fn remove(tree: &mut Map<String, Value>, path: &str) -> Option<Value> {
+    match path.split_once('.') {
+        None => tree.shift_remove(path).filter(|value| !value.is_null()),
+        Some((section, rest)) => {
+            let inner = tree.get_mut(section)?.as_object_mut()?;
+            remove(inner, rest)
+        }
+    }
+}
+
 /// Puts a value at `path`, making the mappings on the way; what stands in their place is replaced.
 pub fn set(tree: &mut Map<String, Value>, path: &str, value: Value) {
     match path.split_once('.') {
