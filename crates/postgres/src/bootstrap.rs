@@ -220,6 +220,9 @@ async fn create_roles(session: &Session, config: &PgConfig, version: u32) -> Res
         create_role(session, &config.superuser, "SUPERUSER").await?;
     }
     create_role(session, &config.replication, "REPLICATION").await?;
+    if let Some(admin) = &config.bootstrap.admin {
+        create_role(session, admin, "CREATEDB CREATEROLE").await?;
+    }
     let Some(rewind) = config.rewind_user.as_ref().filter(|_| version >= 110_000) else { return Ok(()) };
     if rewind.username == config.superuser.username {
         return Ok(());

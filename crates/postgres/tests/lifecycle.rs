@@ -24,7 +24,10 @@ fn bootstrap_makes_a_primary_with_roles_and_no_password_in_its_log() {
             ),
         )
         .unwrap();
-        let bootstrap = json!({"post_bootstrap": format!("/bin/sh {}", script.display())});
+        let bootstrap = json!({
+            "post_bootstrap": format!("/bin/sh {}", script.display()),
+            "admin": {"username": "chief", "password": "chief-secret"},
+        });
         let node = cluster.node_with("n1", json!({}), bootstrap);
         assert_eq!(node.pg.observe().await.data_dir, DataDir::Empty);
         let task = TaskHandle::detached();
@@ -51,6 +54,8 @@ fn bootstrap_makes_a_primary_with_roles_and_no_password_in_its_log() {
         let granted =
             node.sql_as("rewinder", "rew1nd-secret", "SELECT length(pg_read_binary_file('PG_VERSION'))").await;
         assert_eq!(granted.unwrap().as_deref(), Some("3"));
+        let may = "SELECT rolcreatedb AND rolcreaterole AND NOT rolsuper FROM pg_roles WHERE rolname = current_user";
+        assert_eq!(node.sql_as("chief", "chief-secret", may).await.unwrap().as_deref(), Some("t"));
         let verifier = node.sql("SELECT rolpassword FROM pg_authid WHERE rolname = 'repl' AND rolreplication").await;
         assert!(verifier.unwrap().starts_with("SCRAM-SHA-256$"));
         let log = node.log();

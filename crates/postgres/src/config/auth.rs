@@ -80,7 +80,8 @@ fn with_replication(
     Ok((superuser.unwrap_or_default(), replication, rewind.filter(|credentials| credentials.username.is_some())))
 }
 
-fn one(reader: &Reader<'_>, key: &str, path: &str) -> Result<Option<Credentials>, String> {
+/// One role's section.
+pub(super) fn one(reader: &Reader<'_>, key: &str, path: &str) -> Result<Option<Credentials>, String> {
     let Some(section) = reader.section(key)? else { return Ok(None) };
     let inner = Reader::new(section, path);
     let mut keywords = BTreeMap::new();

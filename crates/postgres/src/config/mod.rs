@@ -187,6 +187,8 @@ pub struct Bootstrap {
     pub custom: Option<ReplicaMethod>,
     /// `pg_hba`: lines appended after initdb.
     pub pg_hba: Vec<String>,
+    /// `admin`: a role that may create databases and roles, made once in the new cluster.
+    pub admin: Option<Credentials>,
     /// `post_bootstrap`, else `post_init`.
     pub post_bootstrap: Option<String>,
 }
@@ -419,6 +421,7 @@ fn parse_bootstrap(section: &Map<String, Value>) -> Result<Bootstrap, String> {
         initdb_problem: (!problems.is_empty()).then(|| problems.join("; ")),
         custom,
         pg_hba: reader.lines("pg_hba")?.unwrap_or_default(),
+        admin: auth::one(&reader, "admin", "bootstrap.admin")?.filter(|admin| admin.username.is_some()),
         post_bootstrap,
     })
 }
