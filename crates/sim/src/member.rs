@@ -51,6 +51,8 @@ pub fn start_agent(world: &Arc<World>, node: NodeId) {
         let free = state.node(node).host_up && state.node(node).handle.is_none();
         if free {
             state.node_mut(node).agent = process.clone();
+            // A new process has been told nothing yet.
+            state.node_mut(node).told_paused_ms = None;
             state.record(Event::AgentStarted(node));
         }
         free

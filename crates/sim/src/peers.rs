@@ -88,11 +88,14 @@ impl State {
         }
     }
 
-    /// `other` could be asked, could lead, and is strictly ahead of `node`.
+    /// `other` could be asked, could lead, and is strictly ahead of `node`. On an older timeline it could not lead
+    /// (`check_timeline`), whatever it has.
     fn is_better(&self, node: NodeId, other: NodeId) -> bool {
-        let own = self.node(node).pg.data.as_ref().map(|data| data.wal.end());
+        let Some(own) = self.node(node).pg.data.as_ref() else { return true };
         match self.reply(node, other) {
-            Reply::Answer(answer) => !answer.tags.nofailover() && Some(answer.wal) > own,
+            Reply::Answer(answer) => {
+                !answer.tags.nofailover() && answer.wal > own.wal.end() && answer.timeline >= Some(own.wal.timeline())
+            }
             _ => false,
         }
     }

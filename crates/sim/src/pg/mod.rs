@@ -27,6 +27,7 @@ const END_OF_RECOVERY_BYTES: u64 = 0x30;
 const VERSION_NUM: u32 = 150_018;
 
 /// PostgreSQL of one node.
+#[derive(Default)]
 pub struct Pg {
     /// The data directory; `None` when empty.
     pub data: Option<Data>,
@@ -38,12 +39,6 @@ pub struct Pg {
     pub stream_limit_bytes: Option<u64>,
     /// Counts changes of the process.
     events: Fanout<u64>,
-}
-
-impl Default for Pg {
-    fn default() -> Self {
-        Pg { data: None, process: None, stalled_until_ms: 0, stream_limit_bytes: None, events: Fanout::default() }
-    }
 }
 
 /// What is in a data directory.
