@@ -203,25 +203,33 @@ impl Driver {
         }
         let (view, taken) = self.look().await;
         let mut facts = Facts::default();
+        let mut abandoned = false;
         let verdict = loop {
             self.keeper.progress();
             match ha::decide(&view, &self.memory, &facts) {
                 Step::Done(verdict) => break *verdict,
-                _ if facts.steps() >= STEPS_MAX => break self.abandon("the cycle took more steps than it may"),
+                _ if facts.steps() >= STEPS_MAX => {
+                    abandoned = true;
+                    break self.abandoned("the cycle took more steps than it may");
+                }
                 Step::Ask(probe) => {
                     let answer = self.probe(&probe).await;
                     facts.learn(probe, answer);
                 }
                 Step::Act(effect) => {
-                    if irreversible(&effect) && self.deps.clock.now().since(view.now) > VIEW_AGE_MAX {
-                        break self.abandon("the look is too old to act on, looking again");
-                    }
-                    let outcome = self.perform(&effect).await;
+                    let stale = irreversible(&effect) && self.deps.clock.now().since(view.now) > VIEW_AGE_MAX;
+                    let outcome = if stale {
+                        self.shared.wake.notify_one();
+                        Outcome::Failed("the look is too old to act on: frozen or starved meanwhile".to_owned())
+                    } else {
+                        self.perform(&effect).await
+                    };
                     facts.did(effect, outcome);
                 }
             }
         };
-        if let Some(id) = taken {
+        // An abandoned cycle remembers nothing: the end of a task is still news to the next.
+        if let Some(id) = taken.filter(|_| !abandoned) {
             self.tasks.forget_finished(id);
         }
         self.conclude(view, facts, &verdict);
@@ -233,7 +241,7 @@ impl Driver {
         verdict
     }
 
-    fn abandon(&self, reason: &str) -> Verdict {
+    fn abandoned(&self, reason: &str) -> Verdict {
         Verdict {
             rule: ha::rules::RuleId(0),
             reason: reason.to_owned(),

@@ -128,7 +128,7 @@ impl Cycle<'_> {
         if cluster.config.is_none() {
             self.act(put(Key::Config, &self.view.node.initial_config))?;
         }
-        self.memory.disarmed = false;
+        self.stand_guard();
         if !self.act(Effect::AcquireLeader)?.succeeded() {
             self.stop(StopMode::Immediate, StopPurpose::Demote)?;
             return Ok(Some(End::new(

@@ -34,6 +34,10 @@ impl<'a> Cycle<'a> {
             StoreView::Read(cluster) => cluster.as_ref(),
         };
         self.remember(cluster);
+        if self.paused() {
+            // Renewals do not move the fence's deadline while paused: the one that is set must not strike.
+            self.let_go_of_fence()?;
+        }
         self.answer_requests(cluster)?;
         if self.view.task.is_some() {
             return self.task_running(cluster);
@@ -119,10 +123,15 @@ impl<'a> Cycle<'a> {
         Ok(())
     }
 
+    /// The lease is about to be acquired or renewed, which arms the fence, except while paused.
+    pub fn stand_guard(&mut self) {
+        self.memory.disarmed = self.paused();
+    }
+
     /// Keeps the lease in situations that are neither good nor bad enough to change anything.
     pub fn keep_waiting(&mut self, cluster: &ClusterView, rule: RuleId, why: &str) -> Ruling {
         if self.mine(cluster) && !self.paused() {
-            self.memory.disarmed = false;
+            self.stand_guard();
             self.act(Effect::RenewLeader)?;
         }
         Ok(End::new(rule, why).wake_in_ms(500))
@@ -216,7 +225,7 @@ impl<'a> Cycle<'a> {
         if !self.mine(cluster) || self.paused() {
             return Ok(End::new(STARTING, "PostgreSQL is still starting up").wake_in_ms(500));
         }
-        self.memory.disarmed = false;
+        self.stand_guard();
         match self.act(Effect::RenewLeader)? {
             Outcome::Rejected(_) => {
                 self.stop(StopMode::Immediate, StopPurpose::Demote)?;

@@ -16,7 +16,7 @@ impl Cycle<'_> {
             self.let_go_of_fence()?;
             return Ok(End::new(PAUSED, "PAUSE: released leader lock because PostgreSQL is not running as primary"));
         }
-        self.memory.disarmed = false;
+        self.stand_guard();
         match self.act(Effect::RenewLeader)? {
             Outcome::Leased(_) => self.lead_with_lease(cluster, ""),
             Outcome::Rejected(_) => self.lost_lock("lost the leader lock"),

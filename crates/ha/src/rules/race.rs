@@ -13,7 +13,7 @@ impl Cycle<'_> {
             None => {}
             Some(why) => return self.unfit(&why),
         }
-        self.memory.disarmed = false;
+        self.stand_guard();
         match self.act(Effect::AcquireLeader)? {
             Outcome::Leased(_) => {
                 self.clear_failover_request(cluster)?;

@@ -63,7 +63,7 @@ impl Cycle<'_> {
             self.let_go_of_fence()?;
             return Ok(End::new(rule, format!("released leader key: {why}")).wake_in_ms(1000));
         }
-        self.memory.disarmed = false;
+        self.stand_guard();
         let renewed = self.act(Effect::RenewLeader)?;
         let Some(proof) = self.facts.lease_proof() else {
             return Ok(match renewed {

@@ -28,7 +28,7 @@ impl Cycle<'_> {
             }
             return Ok(End::new(TASK_RUNNING, format!("{name} in progress")).wake_in_ms(1000));
         }
-        self.memory.disarmed = false;
+        self.stand_guard();
         let kept = match self.act(Effect::RenewLeader)? {
             Outcome::Rejected(_) => false,
             outcome => outcome.succeeded() || !self.lease_is_ending(),

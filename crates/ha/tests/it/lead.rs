@@ -107,7 +107,23 @@ fn paused_leader_without_primary_gives_the_lock_away() {
     let mut scene = Scene::of("b", "a");
     cluster_of(&mut scene).leader.as_mut().expect("a leader").name = "b".to_owned();
     scene.view.settings = settings(json!({"pause": true}));
-    scene.play().expect("paused", &["ReleaseLeader", "Disarm"]);
+    scene.play().expect("paused", &["Disarm", "ReleaseLeader"]);
+}
+
+/// Found in review: the deadline that was set before the pause must not strike during it.
+#[test]
+fn pause_lets_go_of_the_fence_once() {
+    let mut scene = Scene::of("a", "a");
+    scene.view.settings = settings(json!({"pause": true}));
+    let paused = scene.play();
+    paused.expect("lead", &["Disarm", "RenewLeader"]);
+    scene.memory = paused.verdict.memory;
+    let still = scene.play();
+    still.expect("lead", &["RenewLeader"]);
+
+    scene.memory = still.verdict.memory;
+    scene.view.settings = settings(json!({}));
+    assert!(!scene.play().verdict.memory.disarmed);
 }
 
 #[test]
