@@ -5,5 +5,5 @@
 
 pub mod cli;
 mod configfile;
-mod logging;
+pub mod logging;
 mod node;

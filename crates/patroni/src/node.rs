@@ -4,6 +4,9 @@ use std::path::Path;
 
 use crate::{cli, logging};
 
+/// Exit code of a node that stopped in order, but whose last log lines could not be written.
+const LOG_NOT_WRITTEN: i32 = 5;
+
 /// Runs the node until it is told to stop, and returns the exit code; an error is the sentence to end with.
 pub fn run(path: Option<&Path>) -> Result<i32, String> {
     let config = config::load(path).map_err(|error| error.to_string())?;
@@ -18,5 +21,9 @@ pub fn run(path: Option<&Path>) -> Result<i32, String> {
         tracing::warn!("{warning}");
     }
     cli::install_crypto();
-    daemon::run(config)
+    let result = daemon::run(config);
+    match (logging::finish(), result) {
+        (false, Ok(0)) => Ok(LOG_NOT_WRITTEN),
+        (_, result) => result,
+    }
 }

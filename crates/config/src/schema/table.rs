@@ -71,8 +71,8 @@ pub const SETTINGS: &[Setting] = &[
 
     setting("log.type", OneOf(&["plain", "json"]), "form of a log line").default("plain").env().since("3.3.0"),
     setting("log.level", OneOf(LEVELS), "least severe level that is logged").default("INFO").env().since("1.5.4"),
-    setting("log.traceback_level", OneOf(LEVELS), "with DEBUG, details of where an error arose are left out of lines \
-        above DEBUG").default("ERROR").env().since("1.6.2"),
+    setting("log.traceback_level", OneOf(LEVELS), "accepted for compatibility, without effect: log lines hold no \
+        tracebacks").default("ERROR").env().since("1.6.2"),
     setting("log.format", Any, "pattern of a log line; for json also a list of fields, renamed as `field: name`")
         .default("'%(asctime)s %(levelname)s: %(message)s'").env().since("1.5.4"),
     setting("log.dateformat", Text, "strftime pattern of asctime").env().since("1.5.4"),
