@@ -122,6 +122,7 @@ fn observer(world: &Arc<World>, node: NodeId) -> Observer {
         }
         *last = (record.rule.0, record.reason.clone());
         world.with(|state| {
+            state.node_mut(node).says = record.reason.clone();
             state.record(Event::Verdict { node, rule: record.rule.0, reason: record.reason.clone() });
         });
     })

@@ -315,14 +315,16 @@ impl State {
         ailing
     }
 
-    /// Nodes that no tool but a new copy brings back: another server's timeline has the same number as theirs, or
-    /// pg_rewind was interrupted and the policy forbids to remove the directory.
+    /// Nodes that no tool but a new copy brings back: their agent says so, another server's timeline looks exactly like
+    /// theirs, or pg_rewind was interrupted and the policy forbids to remove the directory.
     fn beyond_help(&self) -> Vec<NodeId> {
         let Some(primary) = self.writable().first().copied() else { return Vec::new() };
         let Some(theirs) = self.node(primary).pg.data.as_ref() else { return Vec::new() };
         let hopeless = |id: &NodeId| {
             let Some(own) = &self.node(*id).pg.data else { return false };
-            own.wal.is_mistaken_for(&theirs.wal) || own.unfinished.is_some()
+            own.wal.is_mistaken_for(&theirs.wal)
+                || own.unfinished.is_some()
+                || self.node(*id).says.contains("patronictl reinit")
         };
         self.ids().filter(|id| *id != primary).filter(hopeless).collect()
     }

@@ -72,6 +72,8 @@ pub struct SimNode {
     pub told_paused_ms: Option<u64>,
     /// An operator asked for a new copy, and it was not made yet.
     pub reinit_requested: bool,
+    /// What the agent's last cycle said.
+    pub says: String,
     /// When an operator last asked this node for anything.
     pub asked_ms: Option<u64>,
 }
@@ -129,6 +131,7 @@ impl World {
                 fence: FenceState::default(),
                 told_paused_ms: None,
                 reinit_requested: false,
+                says: String::new(),
                 asked_ms: None,
             })
             .collect();

@@ -162,18 +162,19 @@ impl State {
         if self.node(node).pg.process.is_some() {
             return Err("target server must be shut down cleanly".to_owned());
         }
-        // The marker goes up before anything is known, and stays unless pg_rewind reports success.
-        let unfit = |data: &Data| matches!(data.unfinished, Some(Unfinished::Clone | Unfinished::Bootstrap));
-        match &mut self.node_mut(node).pg.data {
-            Some(own) if !unfit(own) => own.unfinished = Some(Unfinished::Rewind),
-            _ => return Err("there is nothing to rewind".to_owned()),
+        let Some(own) = &mut self.node_mut(node).pg.data else { return Err("the directory is empty".to_owned()) };
+        let clean = matches!(own.control, ControlState::ShutDown | ControlState::ShutDownInRecovery);
+        match own.unfinished {
+            None if clean => {}
+            Some(Unfinished::Rewind) => {}
+            None => return Err("target server must be shut down cleanly".to_owned()),
+            Some(_) => return Err("there is nothing to rewind".to_owned()),
         }
+        // The marker goes up before the source is asked, and stays unless pg_rewind reports success.
+        own.unfinished = Some(Unfinished::Rewind);
         let other = self.server_at(node, source)?;
         let Some(theirs) = self.node(other).pg.data.clone() else { return Err("the source has no data".to_owned()) };
         let Some(own) = &mut self.node_mut(node).pg.data else { return Err("the directory is empty".to_owned()) };
-        if !matches!(own.control, ControlState::ShutDown | ControlState::ShutDownInRecovery) {
-            return Err("target server must be shut down cleanly".to_owned());
-        }
         if own.system_id != theirs.system_id {
             return Err("source and target clusters are from different systems".to_owned());
         }
