@@ -93,7 +93,7 @@ pub fn find_controlled(name: &str) -> Option<&'static Controlled> {
 
 impl Accept {
     /// The value in the form in which it is set, or `None` if it is not accepted.
-    fn normalise(self, value: &Value) -> Option<Value> {
+    pub(crate) fn normalise(self, value: &Value) -> Option<Value> {
         let on_off = |flag: bool| Value::from(if flag { "on" } else { "off" });
         match self {
             Accept::Never => None,

@@ -6,8 +6,10 @@
 //! configuration ([`cache`]). Nothing that a file, the environment or the store says makes this crate panic, and values
 //! of secret settings appear in no error and no `Debug` output.
 
+pub mod adopt;
 pub mod cache;
 pub mod check;
+pub mod dsn;
 pub mod effective;
 pub mod env;
 mod error;

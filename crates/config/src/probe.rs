@@ -187,6 +187,16 @@ fn check_data_dir(data_dir: &Path, server: Option<&Path>) -> Result<(), String> 
     }
 }
 
+/// What `postgres --version` says, in the form of `server_version_num`.
+pub(crate) fn version_number(server: &Path) -> Option<u32> {
+    let major = major_version(server)?;
+    let mut parts = major.split('.').map_while(|part| part.parse::<u32>().ok());
+    match (parts.next()?, parts.next()) {
+        (first, Some(second)) => Some(first * 10_000 + second * 100),
+        (first, None) => Some(first * 10_000),
+    }
+}
+
 /// What `postgres --version` says, in the form of `PG_VERSION`.
 fn major_version(server: &Path) -> Option<String> {
     let mut child =

@@ -28,8 +28,8 @@ struct Cli {
     /// Write a configuration for a running server and exit.
     #[arg(long)]
     generate_config: bool,
-    /// With --generate-config: how to connect to the server, as a superuser.
-    #[arg(long, value_name = "DSN")]
+    /// With --generate-config: how to connect to the server, as a superuser. What is missing is taken from PG* variables.
+    #[arg(long, value_name = "DSN", requires = "generate_config")]
     dsn: Option<String>,
     /// With --validate-config: ports to listen on may be in use.
     #[arg(short = 'i', long)]
@@ -58,7 +58,7 @@ pub fn patroni() -> ExitCode {
     } else if cli.generate_sample_config {
         configfile::generate_sample(cli.config.as_deref())
     } else if cli.generate_config {
-        Err("--generate-config is not supported yet: use --generate-sample-config and fill it in".to_owned())
+        configfile::generate(cli.config.as_deref(), cli.dsn.as_deref())
     } else {
         node::run(cli.config.as_deref())
     };

@@ -5,5 +5,6 @@
 
 pub mod cli;
 mod configfile;
+mod interview;
 pub mod logging;
 mod node;

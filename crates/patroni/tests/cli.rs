@@ -203,7 +203,7 @@ fn the_sample_is_written_where_it_is_wanted() {
     assert_eq!(loaded.warnings(), Vec::<String>::new());
     assert_eq!(loaded.scope().ok().as_deref(), Some("#FIXME"));
     let text = stderr(patroni(dir.path()).args(["--generate-sample-config", "/proc/none/sample.yml"]), 1);
-    assert!(text.starts_with("cannot write the sample configuration to /proc/none/sample.yml: "), "{text}");
+    assert!(text.starts_with("cannot write the configuration to /proc/none/sample.yml: "), "{text}");
 }
 
 /// Paths of the settings that `--validate-config` complains about.

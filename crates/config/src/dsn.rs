@@ -1,0 +1,149 @@
+//! Connection strings of libpq: `host=a user=b` or `postgresql://b@a/db` (PostgreSQL documentation, 34.1.1).
+
+use std::collections::BTreeMap;
+
+/// Keywords of a connection and their values.
+pub type Keywords = BTreeMap<String, String>;
+
+/// Longest string that is read.
+const LENGTH_MAX: usize = 16 << 10;
+
+/// Takes a connection string apart. The error is one sentence and shows no value, for one of them may be a password.
+pub fn parse(text: &str) -> Result<Keywords, String> {
+    if text.len() > LENGTH_MAX {
+        return Err(format!("the connection string is longer than {LENGTH_MAX} bytes"));
+    }
+    match ["postgresql://", "postgres://"].iter().find_map(|scheme| text.strip_prefix(scheme)) {
+        Some(rest) => uri(rest),
+        None => key_values(text),
+    }
+}
+
+fn key_values(text: &str) -> Result<Keywords, String> {
+    let mut keywords = Keywords::new();
+    let mut rest = text.trim_start();
+    while !rest.is_empty() {
+        let (key, after) = rest
+            .split_once('=')
+            .ok_or("the connection string is malformed: expected keyword=value pairs separated by blanks")?;
+        let key = key.trim();
+        if key.is_empty() || !key.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_') {
+            return Err("the connection string is malformed: expected a keyword before each =".to_owned());
+        }
+        let (value, after) = value(after.trim_start()).ok_or_else(|| {
+            format!("the connection string is malformed: the quoted value of {key} has no closing quote")
+        })?;
+        keywords.insert(key.to_owned(), value);
+        rest = after.trim_start();
+    }
+    Ok(keywords)
+}
+
+/// A value, quoted or not, in which a backslash protects the character behind it; and what follows.
+fn value(text: &str) -> Option<(String, &str)> {
+    let quoted = text.starts_with('\'');
+    let mut value = String::new();
+    let mut characters = text.char_indices().skip(usize::from(quoted));
+    while let Some((at, character)) = characters.next() {
+        match character {
+            '\\' => value.extend(characters.next().map(|(_, character)| character)),
+            '\'' if quoted => return Some((value, &text[at + 1..])),
+            blank if !quoted && blank.is_whitespace() => return Some((value, &text[at..])),
+            character => value.push(character),
+        }
+    }
+    (!quoted).then_some((value, ""))
+}
+
+/// `[user[:password]@][host[:port],...][/dbname][?key=value&...]`, parts percent-encoded.
+fn uri(text: &str) -> Result<Keywords, String> {
+    let mut keywords = Keywords::new();
+    let (text, query) = text.split_once('?').unwrap_or((text, ""));
+    // A slash may only follow the authority: it is encoded everywhere else.
+    let (authority, database) = text.split_once('/').unwrap_or((text, ""));
+    let (credentials, hosts) = match authority.rsplit_once('@') {
+        Some((credentials, hosts)) => (Some(credentials), hosts),
+        None => (None, authority),
+    };
+    let mut add = |key: &str, text: &str| -> Result<(), String> {
+        if !text.is_empty() {
+            let value =
+                decoded(text).ok_or_else(|| format!("the connection URI has a malformed %-code in its {key}"))?;
+            keywords.insert(key.to_owned(), value);
+        }
+        Ok(())
+    };
+    if let Some(credentials) = credentials {
+        let (user, password) = credentials.split_once(':').unwrap_or((credentials, ""));
+        add("user", user)?;
+        add("password", password)?;
+    }
+    let (names, ports): (Vec<&str>, Vec<&str>) = hosts.split(',').map(host_and_port).unzip();
+    add("host", &names.join(","))?;
+    if ports.iter().any(|port| !port.is_empty()) {
+        add("port", &ports.join(","))?;
+    }
+    add("dbname", database)?;
+    for pair in query.split('&').filter(|pair| !pair.is_empty()) {
+        let (key, value) = pair.split_once('=').ok_or("the connection URI is malformed: expected key=value after ?")?;
+        add(&decoded(key).ok_or("the connection URI has a malformed %-code in a keyword")?, value)?;
+    }
+    Ok(keywords)
+}
+
+fn host_and_port(text: &str) -> (&str, &str) {
+    if let Some((host, rest)) = text.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
+        return (host, rest.strip_prefix(':').unwrap_or_default());
+    }
+    text.rsplit_once(':').unwrap_or((text, ""))
+}
+
+fn decoded(text: &str) -> Option<String> {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.bytes();
+    while let Some(byte) = rest.next() {
+        bytes.push(match byte {
+            b'%' => {
+                let digit = |byte: Option<u8>| char::from(byte?).to_digit(16);
+                let code = digit(rest.next())? * 16 + digit(rest.next())?;
+                u8::try_from(code).ok().filter(|code| *code != 0)?
+            }
+            byte => byte,
+        });
+    }
+    String::from_utf8(bytes).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shown(text: &str) -> Result<String, String> {
+        parse(text).map(|keywords| keywords.iter().map(|(key, value)| format!("{key}={value};")).collect())
+    }
+
+    #[test]
+    fn both_forms_are_read() {
+        for (text, expected) in [
+            ("", ""),
+            ("host=a  port = 5 password='it\\'s a \\\\' user=b\\ c", "host=a;password=it's a \\;port=5;user=b c;"),
+            ("dbname='' user=x", "dbname=;user=x;"),
+            ("postgresql://", ""),
+            (
+                "postgres://us%40er:p%3Aw@[::1]:5433/db?sslmode=require&host=%2Ftmp",
+                "dbname=db;host=/tmp;password=p:w;port=5433;sslmode=require;user=us@er;",
+            ),
+            ("postgresql://a:1,b/x", "dbname=x;host=a,b;port=1,;"),
+        ] {
+            assert_eq!(shown(text), Ok(expected.to_owned()), "{text}");
+        }
+    }
+
+    #[test]
+    fn errors_show_no_values() {
+        for text in ["secret", "password='secret", "a b=secret", "postgres://u:%zzsecret@h", "postgres://h?secret"] {
+            let error = shown(text).expect_err("malformed");
+            assert!(!error.contains("secret"), "{error}");
+        }
+    }
+}
