@@ -1,6 +1,7 @@
 //! At most one PostgreSQL accepts writes at any moment.
 //!
-//! A pause is the exception: hands off means that an old primary goes on while an operator promotes another node.
+//! A pause is the exception: hands off means that an old primary goes on while an operator promotes another node, and
+//! that a primary which the end of the pause has not reached yet goes on as well.
 
 use super::Checker;
 use crate::history::{Event, ProcessChange};
@@ -34,7 +35,8 @@ impl Checker for OneWritable {
             self.reported = false;
             return None;
         }
-        if self.excused || std::mem::replace(&mut self.reported, true) {
+        let believes_in_pause = |id: &NodeId| state.node(*id).told_paused_ms.is_some();
+        if self.excused || writable.iter().any(believes_in_pause) || std::mem::replace(&mut self.reported, true) {
             return None;
         }
         Some(format!("{writable:?} accept writes at the same time"))
