@@ -7,11 +7,14 @@ use super::Checker;
 use crate::history::{Event, ProcessChange};
 use crate::world::{NodeId, State};
 
+/// A primary that learns of the end of a pause stops accepting writes within this time.
+const STOP_WITHIN_MS: u64 = 15_000;
+
 /// See the module.
 #[derive(Default)]
 pub struct OneWritable {
-    /// Two servers became writable under a pause; excused until one of them stops.
-    excused: bool,
+    /// Two servers became writable because of a pause; excused until then, or until one of them stops.
+    excused_until_ms: Option<u64>,
     reported: bool,
 }
 
@@ -23,7 +26,7 @@ impl Checker for OneWritable {
     fn on_event(&mut self, event: &Event, state: &State) -> Option<String> {
         // A server that turned writable under a pause excuses a second one.
         if matches!(event, Event::Process(_, ProcessChange::Writable)) && state.store.paused() {
-            self.excused = state.writable().len() > 1;
+            self.excused_until_ms = (state.writable().len() > 1).then_some(u64::MAX);
         }
         None
     }
@@ -31,12 +34,16 @@ impl Checker for OneWritable {
     fn on_state(&mut self, state: &State) -> Option<String> {
         let writable: Vec<NodeId> = state.writable();
         if writable.len() <= 1 {
-            self.excused = false;
+            self.excused_until_ms = None;
             self.reported = false;
             return None;
         }
         let believes_in_pause = |id: &NodeId| state.node(*id).told_paused_ms.is_some();
-        if self.excused || writable.iter().any(believes_in_pause) || std::mem::replace(&mut self.reported, true) {
+        if writable.iter().any(believes_in_pause) {
+            self.excused_until_ms = Some(state.now_ms + STOP_WITHIN_MS);
+        }
+        let excused = self.excused_until_ms.is_some_and(|until_ms| state.now_ms < until_ms);
+        if excused || std::mem::replace(&mut self.reported, true) {
             return None;
         }
         Some(format!("{writable:?} accept writes at the same time"))

@@ -23,7 +23,7 @@ fn task() -> TaskHandle {
     let (sender, cancelled) = watch::channel(false);
     // A task that nobody cancels.
     std::mem::forget(sender);
-    TaskHandle { cancelled, progress: Arc::new(|_| {}) }
+    TaskHandle { cancelled, progress: Arc::new(|_| {}), may_be_writable: Arc::new(|| true) }
 }
 
 fn at(node: NodeId) -> Upstream {
