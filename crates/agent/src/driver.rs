@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use dcs::{Freshness, Guard, StoreError, Timing};
-use ha::step::{Answered, Effect, Outcome, Probe, Step, Verdict, WriteGuard};
-use ha::view::{FenceView, NodeInfo, Request, RequestKind, StoreView, View};
+use ha::step::{Answered, Effect, Outcome, Probe, Step, Task, Verdict, WriteGuard};
+use ha::view::{FenceView, LeaseView, NodeInfo, Request, RequestKind, StoreView, View};
 use ha::{Answer, Facts, Memory};
 use model::{BootTime, ClusterView, Role, Settings};
 use serde_json::{Map, Value};
@@ -148,7 +148,8 @@ impl Driver {
                 incoming = self.requests.recv() => {
                     match incoming {
                         Some(incoming) => self.accept(incoming),
-                        None => std::future::pending().await,
+                        // All handles are gone: nobody will ask any more.
+                        None => self.deps.clock.sleep_until(deadline).await,
                     }
                     return;
                 }
@@ -217,7 +218,8 @@ impl Driver {
                     facts.learn(probe, answer);
                 }
                 Step::Act(effect) => {
-                    let stale = irreversible(&effect) && self.deps.clock.now().since(view.now) > VIEW_AGE_MAX;
+                    let stale = irreversible(&effect, self.keeper.lease())
+                        && self.deps.clock.now().since(view.now) > VIEW_AGE_MAX;
                     let outcome = if stale {
                         self.shared.wake.notify_one();
                         Outcome::Failed("the look is too old to act on: frozen or starved meanwhile".to_owned())
@@ -305,8 +307,14 @@ impl Driver {
             }
             Err(StoreError::Unreachable(why) | StoreError::Rejected(why)) => StoreView::Unreachable(why),
         };
-        let role = if pg.is_primary() { Role::Primary } else { Role::Replica };
-        self.adopt_config(&store, role).await;
+        // No answer says nothing about the role; files are left alone while a task may be writing them.
+        let role = match &pg.server {
+            Some(server) if !server.in_recovery => Role::Primary,
+            Some(_) => Role::Replica,
+            None if self.configured_role == Role::Uninitialized => Role::Replica,
+            None => self.configured_role,
+        };
+        self.adopt_config(&store, role, task.is_none()).await;
         self.keeper.set_fencing(!self.settings.pause);
         let taken = finished.as_ref().map(|finished| finished.id);
         let view = View {
@@ -327,7 +335,7 @@ impl Driver {
     }
 
     /// Takes over a changed dynamic configuration, or a changed role or file where those matter to PostgreSQL.
-    async fn adopt_config(&mut self, store: &StoreView, role: Role) {
+    async fn adopt_config(&mut self, store: &StoreView, role: Role, idle: bool) {
         let fresh = match store {
             StoreView::Read(cluster) => cluster.config.as_ref().filter(|config| config.version != 0),
             StoreView::Unreachable(_) => None,
@@ -346,7 +354,8 @@ impl Driver {
             self.settings = settings;
             self.node.initial_config = Value::Object(self.dynamic.clone()).to_string();
         }
-        if changed || self.reload_pending || role != self.configured_role {
+        self.reload_pending |= changed;
+        if (self.reload_pending || role != self.configured_role) && idle {
             self.reload_pending = false;
             self.configured_role = role;
             match self.deps.node.apply_config(&self.dynamic, role).await {
@@ -410,9 +419,16 @@ impl Driver {
     }
 }
 
-/// Steps that must rest on a fresh look.
-fn irreversible(effect: &Effect) -> bool {
-    matches!(effect, Effect::AcquireLeader | Effect::StartTask(_) | Effect::Delete { .. })
+/// Steps that must rest on a fresh look: those that take the lock, make the node writable, or destroy. Stopping is never
+/// put off.
+fn irreversible(effect: &Effect, lease: LeaseView) -> bool {
+    match effect {
+        Effect::AcquireLeader | Effect::Delete { .. } => true,
+        // Without a lease a renewal may create the key anew.
+        Effect::RenewLeader => !matches!(lease, LeaseView::Held(_)),
+        Effect::StartTask(task) => !matches!(task, Task::Stop { .. } | Task::Checkpoint | Task::Repoint { .. }),
+        _ => false,
+    }
 }
 
 fn outcome<T>(result: Result<T, StoreError>, done: impl FnOnce(T) -> Outcome) -> Outcome {

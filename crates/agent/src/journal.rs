@@ -4,8 +4,10 @@ use std::collections::VecDeque;
 use std::sync::{Mutex, PoisonError};
 
 use ha::rules::RuleId;
+use ha::step::Effect;
 use ha::view::StoreView;
 use ha::{Facts, Memory, View};
+use model::Key;
 use serde::Serialize;
 use serde_json::{Value, json};
 
@@ -44,6 +46,11 @@ impl CycleRecord {
             clear(cluster);
         }
         self.view.node.initial_config = String::new();
+        self.facts.redact(|effect| {
+            if let Effect::Put { key: Key::Config, value, .. } = effect {
+                value.clear();
+            }
+        });
     }
 }
 
@@ -61,6 +68,7 @@ impl Journal {
         if let Some(last) = cycles.back_mut()
             && last.rule == record.rule
             && last.reason == record.reason
+            && last.facts.outcomes() == record.facts.outcomes()
         {
             record.repeated = last.repeated + 1;
             *last = record;

@@ -71,6 +71,11 @@ impl Keeper {
         }
     }
 
+    /// The lease is held and its deadline lies ahead.
+    pub fn holds(&self) -> bool {
+        matches!(self.lease(), LeaseView::Held(_))
+    }
+
     /// Counts losses of the lease that the loop should look at.
     pub fn changes(&self) -> watch::Receiver<u64> {
         self.changes.subscribe()
@@ -129,14 +134,14 @@ impl Keeper {
         match result {
             Ok(()) => {
                 let deadline = started.plus(ttl).minus(safety_margin(ttl));
+                if deadline <= self.clock.now() {
+                    self.state().lease = LeaseView::Lost;
+                    return Outcome::Unreachable("the answer came after the lease it granted had ended".to_owned());
+                }
                 if self.fencing.load(Ordering::Relaxed)
                     && let Err(why) = self.fence.arm(deadline).await
                 {
                     tracing::warn!("nobody would stop PostgreSQL if this agent hung: {why}");
-                }
-                if deadline <= self.clock.now() {
-                    self.state().lease = LeaseView::Lost;
-                    return Outcome::Unreachable("the answer came after the lease it granted had ended".to_owned());
                 }
                 let mut state = self.state();
                 state.lease = LeaseView::Held(deadline);

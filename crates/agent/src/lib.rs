@@ -81,7 +81,7 @@ impl Agent {
         let (requests, requests_receiver) = mpsc::channel(driver::REQUESTS_MAX);
         let handle = Handle { shared: shared.clone(), keeper: keeper.clone(), requests };
         let driver = driver::Driver {
-            tasks: tasks::Tasks::new(deps.clone(), wake),
+            tasks: tasks::Tasks::new(deps.clone(), keeper.clone(), wake),
             changes: deps.store.changes(),
             members_seen: 0,
             deps,

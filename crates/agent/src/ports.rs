@@ -75,6 +75,8 @@ pub struct TaskHandle {
     pub cancelled: watch::Receiver<bool>,
     /// Progress for the decision loop.
     pub progress: Arc<dyn Fn(Progress) + Send + Sync>,
+    /// Whether the node may become writable: asked immediately before that cannot be undone any more.
+    pub may_be_writable: Arc<dyn Fn() -> bool + Send + Sync>,
 }
 
 /// The local PostgreSQL: primitives, each of which does one thing and decides nothing. Errors are sentences for

@@ -1,14 +1,18 @@
 //! Long work beside the loop: one task at a time, numbered, cancellable, reporting into a slot that the loop reads.
 
+use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use futures::FutureExt;
+use ha::LeaseProof;
 use ha::step::{StopMode, Task};
 use ha::view::{FinishedTask, Progress, RunningTask};
 use model::BootTime;
 use tokio::sync::{Notify, watch};
 
 use crate::Deps;
+use crate::keeper::Keeper;
 use crate::ports::{Node, StartAs, TaskHandle};
 
 /// How long a start of a standby may take before the task ends and the loop watches it instead.
@@ -31,6 +35,7 @@ struct Slot {
 /// The task slot of one agent.
 pub struct Tasks {
     deps: Deps,
+    keeper: Arc<Keeper>,
     slot: Arc<Mutex<Slot>>,
     wake: Arc<Notify>,
 }
@@ -42,8 +47,8 @@ fn lock(slot: &Mutex<Slot>) -> std::sync::MutexGuard<'_, Slot> {
 
 impl Tasks {
     /// An empty slot; `wake` is notified when a task reports something.
-    pub fn new(deps: Deps, wake: Arc<Notify>) -> Tasks {
-        Tasks { deps, slot: Arc::default(), wake }
+    pub fn new(deps: Deps, keeper: Arc<Keeper>, wake: Arc<Notify>) -> Tasks {
+        Tasks { deps, keeper, slot: Arc::default(), wake }
     }
 
     /// The task that runs, with its progress.
@@ -71,13 +76,18 @@ impl Tasks {
         }
     }
 
-    /// Starts a task; refused while one runs.
+    /// Starts a task; refused while one runs. An immediate stop waits for nobody: what runs is cancelled and its end,
+    /// whenever it comes, is dropped.
     pub fn start(&self, task: Task, now: BootTime) -> Result<(), String> {
         let (cancel, cancelled) = watch::channel(false);
         let id = {
             let mut slot = lock(&self.slot);
             if let Some(running) = &slot.running {
-                return Err(format!("task {} is still running", running.task.id));
+                let urgent = |task: &Task| matches!(task, Task::Stop { mode: StopMode::Immediate, .. });
+                if !urgent(&task) || urgent(&running.task.task) {
+                    return Err(format!("task {} is still running", running.task.id));
+                }
+                running.cancel.send_replace(true);
             }
             slot.next_id += 1;
             let id = slot.next_id;
@@ -92,10 +102,20 @@ impl Tasks {
             }
             wake.notify_one();
         };
-        let handle = TaskHandle { cancelled, progress: Arc::new(progress) };
+        let (keeper, clock, proof) = (self.keeper.clone(), self.deps.clock.clone(), proof_of(&task));
+        // A cluster that is being made has no lease yet, and no other member.
+        let making = task == Task::Bootstrap;
+        let may_be_writable = move || {
+            let now = clock.now();
+            // The proof of the decision, or the lease as the keeper has prolonged it since.
+            making || proof.is_some_and(|proof| proof.is_valid(now)) || keeper.holds()
+        };
+        let handle = TaskHandle { cancelled, progress: Arc::new(progress), may_be_writable: Arc::new(may_be_writable) };
         let (deps, slot, wake) = (self.deps.clone(), self.slot.clone(), self.wake.clone());
         self.deps.spawner.spawn(Box::pin(async move {
-            let outcome = execute(&deps, &task, &handle).await;
+            let unwinding = AssertUnwindSafe(execute(&deps, &task, &handle)).catch_unwind().await;
+            // A defect in one task must not block the slot, and with it the node, for good.
+            let outcome = unwinding.unwrap_or_else(|_| Err("the task ended unexpectedly".to_owned()));
             if let Err(why) = &outcome {
                 tracing::error!("{} failed: {why}", ha::rules::task_name(&task));
             }
@@ -116,12 +136,7 @@ async fn execute(deps: &Deps, task: &Task, handle: &TaskHandle) -> Result<(), St
     match task {
         Task::Bootstrap => bootstrap(node, handle).await,
         Task::Clone { source, basebackup_only } => node.clone_from(source.as_ref(), *basebackup_only, handle).await,
-        Task::StartPrimary { timeout, proof } => {
-            if !proof.is_valid(deps.clock.now()) {
-                return Err("the lease ended before PostgreSQL could be started as primary".to_owned());
-            }
-            node.start(StartAs::Primary, *timeout, handle).await
-        }
+        Task::StartPrimary { timeout, .. } => node.start(StartAs::Primary, *timeout, handle).await,
         Task::StartStandby { upstream } => {
             node.start(StartAs::Standby(upstream.clone()), STANDBY_START_TIMEOUT, handle).await
         }
@@ -131,18 +146,36 @@ async fn execute(deps: &Deps, task: &Task, handle: &TaskHandle) -> Result<(), St
         Task::RemoveDataDir => node.remove_data_dir().await,
         Task::Stop { mode, checkpoint, .. } => {
             if *checkpoint {
-                let bounded = tokio::time::timeout(CHECKPOINT_BEFORE_STOP, node.checkpoint()).await;
+                let bounded = tokio::time::timeout(CHECKPOINT_BEFORE_STOP, run_checkpoint(node, handle)).await;
                 if let Ok(Err(why)) = bounded {
                     tracing::warn!("the checkpoint before stopping failed: {why}");
+                }
+                if *handle.cancelled.borrow() {
+                    return Err("cancelled".to_owned());
                 }
             }
             node.stop(*mode, handle).await
         }
-        Task::Promote { proof } => {
-            let (proof, clock) = (*proof, deps.clock.clone());
-            node.promote(&move || proof.is_valid(clock.now()), handle).await
-        }
-        Task::Checkpoint => node.checkpoint().await,
+        Task::Promote { .. } => node.promote(&*handle.may_be_writable, handle).await,
+        Task::Checkpoint => run_checkpoint(node, handle).await,
+    }
+}
+
+/// A checkpoint that ends early when it is cancelled; the server goes on with it.
+async fn run_checkpoint(node: &dyn Node, handle: &TaskHandle) -> Result<(), String> {
+    let mut cancelled = handle.cancelled.clone();
+    tokio::select! {
+        biased;
+        result = node.checkpoint() => result,
+        _ = cancelled.wait_for(|cancelled| *cancelled) => Err("cancelled".to_owned()),
+    }
+}
+
+/// The permission that the decision gave, where the task makes the node writable.
+fn proof_of(task: &Task) -> Option<LeaseProof> {
+    match task {
+        Task::Promote { proof } | Task::StartPrimary { proof, .. } => Some(*proof),
+        _ => None,
     }
 }
 

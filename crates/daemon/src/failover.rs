@@ -130,7 +130,10 @@ async fn outcome(
             }
         }
         // The next change of the store, or a second in case none is pushed.
-        let _ = tokio::time::timeout(Duration::from_secs(1), changes.changed()).await;
+        if let Ok(Err(_)) = tokio::time::timeout(Duration::from_secs(1), changes.changed()).await {
+            // Nothing is pushed any more.
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        }
     }
     let text =
         format!("{} status unknown after {seconds} seconds; operation may still be in progress", capital(action));

@@ -73,6 +73,7 @@ fn file_mode(data_dir: &Path) -> u32 {
 fn handle(task: &TaskHandle) -> postgres::TaskHandle {
     let progress = task.progress.clone();
     postgres::TaskHandle {
+        may_be_writable: task.may_be_writable.clone(),
         cancelled: task.cancelled.clone(),
         progress: Arc::new(move |report| {
             progress(match report {

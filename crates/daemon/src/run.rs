@@ -1,7 +1,6 @@
 //! Builds a node and runs it to its end.
 
 use std::collections::BTreeMap;
-use std::future::Future;
 use std::path::Path;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
@@ -117,7 +116,13 @@ async fn refuse_namesake(cluster: &ClusterView, name: &str, local: &LocalConfig)
     let Some(api_url) = cluster.member(name).and_then(|member| member.api_url.as_deref()) else {
         return Ok(());
     };
-    let client = reqwest::Client::builder().timeout(NAMESAKE_TIMEOUT).tls_danger_accept_invalid_certs(true).build();
+    // A proxy's answer, or somebody else's after a redirect, would prove nothing.
+    let client = reqwest::Client::builder()
+        .timeout(NAMESAKE_TIMEOUT)
+        .tls_danger_accept_invalid_certs(true)
+        .no_proxy()
+        .redirect(reqwest::redirect::Policy::none())
+        .build();
     let Ok(client) = client else {
         return Ok(());
     };
@@ -230,17 +235,15 @@ impl Parts {
     }
 
     /// Reads the configuration again each time it is asked for; a configuration that cannot be used changes nothing.
-    fn reload_on_demand(self, handle: Handle, reload: Arc<Notify>, server: Arc<Server>) -> impl Future<Output = ()> {
-        async move {
-            loop {
-                reload.notified().await;
-                notify("RELOADING=1");
-                match self.reload(&handle, &server).await {
-                    Ok(()) => tracing::info!("configuration reloaded"),
-                    Err(why) => tracing::error!("the configuration was not reloaded: {why}"),
-                }
-                notify("READY=1");
+    async fn reload_on_demand(self, handle: Handle, reload: Arc<Notify>, server: Arc<Server>) {
+        loop {
+            reload.notified().await;
+            notify(&format!("RELOADING=1\nMONOTONIC_USEC={}", monotonic_us()));
+            match self.reload(&handle, &server).await {
+                Ok(()) => tracing::info!("configuration reloaded"),
+                Err(why) => tracing::error!("the configuration was not reloaded: {why}"),
             }
+            notify("READY=1");
         }
     }
 
@@ -264,6 +267,12 @@ impl Parts {
         handle.reload(info);
         server.reload(api_config).await.map_err(|error| error.to_string())
     }
+}
+
+/// `CLOCK_MONOTONIC`, as systemd wants it with a reload.
+fn monotonic_us() -> i64 {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+    now.tv_sec * 1_000_000 + now.tv_nsec / 1_000
 }
 
 fn node_info(local: &LocalConfig, dynamic: &Map<String, Value>) -> Result<NodeInfo, String> {

@@ -46,6 +46,9 @@ pub fn status(published: &Published, pg: &PgSnapshot, moment: &Moment) -> NodeSt
         },
         _ => memory.role.public(),
     };
+    // A disk that does not answer for longer than a cycle: PostgreSQL is no primary that anybody should be sent to.
+    let unreadable_for = memory.unreadable_since.map(|since| moment.now.since(since));
+    let disk_is_gone = unreadable_for.is_some_and(|time| time > settings.loop_wait);
     let held = matches!(moment.lease, LeaseView::Held(deadline) if deadline > moment.now);
     let sync = cluster.as_ref().and_then(|cluster| cluster.sync.as_ref()).map(|sync| &sync.value);
     let listed = sync.is_some_and(|sync| is_listed(sync, &view.node.name)) && standby.is_some();
@@ -55,7 +58,10 @@ pub fn status(published: &Published, pg: &PgSnapshot, moment: &Moment) -> NodeSt
         version: view.node.version.clone(),
         state: (answered || state != MemberState::Running).then_some(state),
         role,
-        is_leader: held && pg.postmaster == Postmaster::Running && (role == Role::Primary || settings.standby_cluster),
+        is_leader: held
+            && !disk_is_gone
+            && pg.postmaster == Postmaster::Running
+            && (role == Role::Primary || settings.standby_cluster),
         standby_cluster: settings.standby_cluster,
         cluster_unlocked: published.cluster.as_ref().is_none_or(|(cluster, _)| cluster.leader.is_none()),
         cluster,

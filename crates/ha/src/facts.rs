@@ -39,6 +39,11 @@ impl Facts {
         self.outcomes.push((effect, outcome));
     }
 
+    /// Lets `clear` take out of the recorded effects what must not be shown to anybody.
+    pub fn redact(&mut self, clear: impl Fn(&mut Effect)) {
+        self.outcomes.iter_mut().for_each(|(effect, _)| clear(effect));
+    }
+
     /// How many steps the cycle has taken.
     pub fn steps(&self) -> usize {
         self.answers.len() + self.outcomes.len()

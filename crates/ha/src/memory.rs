@@ -32,6 +32,16 @@ pub struct Memory {
     pub status_written: Option<String>,
     /// Slots of members seen lately: name to the moment it was last needed.
     pub slots_seen: BTreeMap<String, BootTime>,
+    /// How this node's bootstrap of a new cluster ended, until the store knows: `Err` with what went wrong.
+    pub bootstrap_ended: Option<Result<(), String>>,
+    /// This agent stopped PostgreSQL for its own purpose and owes it a start, even while paused.
+    pub owes_start: bool,
+    /// Since when the data directory cannot be read while PostgreSQL may be running on it.
+    pub unreadable_since: Option<BootTime>,
+    /// Since when PostgreSQL runs and does not answer.
+    pub silent_since: Option<BootTime>,
+    /// The timeline whose history was written to the store.
+    pub history_written: Option<Timeline>,
     /// PostgreSQL is being stopped in order to start again.
     pub restarting: Option<Restarting>,
     /// Failed attempts in a row of the current recovery action, and the next allowed one.

@@ -1,5 +1,6 @@
 //! The dynamic configuration of a cluster, resolved: defaults filled in, values in range.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -52,6 +53,9 @@ pub struct Settings {
     pub member_slots_ttl: Duration,
     /// The cluster follows a remote primary.
     pub standby_cluster: bool,
+    /// Physical slots that the configuration names (`permanent_replication_slots`, `permanent_slots`, `slots`): kept on
+    /// every node.
+    pub permanent_physical_slots: BTreeSet<String>,
     /// `postgresql.use_slots`.
     pub use_slots: bool,
     /// `postgresql.use_pg_rewind`.
@@ -99,6 +103,7 @@ impl Settings {
             pause: reader.flag("pause"),
             member_slots_ttl: reader.seconds("member_slots_ttl", &[], 1800),
             standby_cluster: reader.standby_cluster(),
+            permanent_physical_slots: reader.permanent_physical_slots(),
             use_slots: true,
             use_pg_rewind: false,
             remove_data_directory_on_rewind_failure: false,
@@ -190,6 +195,22 @@ impl Reader<'_> {
             Value::Number(number) => number.as_i64() != Some(0),
             other => !other.is_null(),
         })
+    }
+
+    fn permanent_physical_slots(&self) -> BTreeSet<String> {
+        let names = ["permanent_replication_slots", "permanent_slots", "slots"];
+        let mut sections = names.iter().filter_map(|name| self.config.get(*name)?.as_object());
+        let Some(section) = sections.find(|section| !section.is_empty()) else {
+            return BTreeSet::new();
+        };
+        let physical = |value: &Value| match value.get("type").and_then(Value::as_str) {
+            Some(kind) => kind == "physical",
+            None => value.get("plugin").is_none() && value.get("database").is_none(),
+        };
+        let usable = |name: &&String| {
+            (1..=63).contains(&name.len()) && name.bytes().all(|b| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'_'))
+        };
+        section.iter().filter(|(_, value)| physical(value)).map(|(name, _)| name).filter(usable).cloned().collect()
     }
 
     fn times(&mut self) -> (Duration, Duration, Duration) {

@@ -22,12 +22,18 @@ pub struct TaskHandle {
     pub cancelled: watch::Receiver<bool>,
     /// Called with progress.
     pub progress: Arc<dyn Fn(Progress) + Send + Sync>,
+    /// Whether the server may become writable: asked immediately before that cannot be undone any more.
+    pub may_be_writable: Arc<dyn Fn() -> bool + Send + Sync>,
 }
 
 impl TaskHandle {
-    /// A handle that is never cancelled and whose progress nobody reads.
+    /// A handle that is never cancelled, whose progress nobody reads, and that permits everything.
     pub fn detached() -> TaskHandle {
-        TaskHandle { cancelled: watch::channel(false).1, progress: Arc::new(|_| {}) }
+        TaskHandle {
+            cancelled: watch::channel(false).1,
+            progress: Arc::new(|_| {}),
+            may_be_writable: Arc::new(|| true),
+        }
     }
 
     /// Whether the work was told to stop.

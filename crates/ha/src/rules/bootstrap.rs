@@ -6,11 +6,18 @@ use model::{ClusterView, Key, Member, MemberState, Role};
 use super::cycle::Cycle;
 use super::{End, Ruling, table::*};
 use crate::facts::Need;
-use crate::step::{CloneSource, Effect, StopMode, StopPurpose, Task, WriteGuard};
+use crate::step::{CloneSource, Effect, Outcome, StopMode, StopPurpose, Task, WriteGuard};
 
 impl Cycle<'_> {
     pub fn bootstrap(&mut self, cluster: &ClusterView) -> Ruling {
         self.memory.role = Role::Uninitialized;
+        if self.view.pg.postmaster != model::pg::Postmaster::Absent {
+            if self.paused() {
+                return self.keep_waiting(cluster, PAUSED, "PAUSE: PostgreSQL runs on an empty data directory");
+            }
+            self.stop(StopMode::Immediate, StopPurpose::Rebuild)?;
+            return Ok(End::new(BOOTSTRAP_WAIT, "stopping PostgreSQL: its data directory is empty"));
+        }
         if self.mine(cluster) {
             // An empty directory has nothing to lead with.
             self.act(Effect::ReleaseLeader)?;
@@ -112,30 +119,61 @@ impl Cycle<'_> {
         Some(CloneSource { name: member.name.clone(), upstream: model::pg::Upstream { address, slot: None } })
     }
 
-    /// The bootstrap task of this node ended: record the new cluster and lead it, or clear up.
+    /// The bootstrap task of this node ended: record the new cluster and lead it, or clear up. Every write is bound to
+    /// the claim as it was: meanwhile somebody else may have made a cluster.
     pub fn bootstrap_ended(&mut self, cluster: &ClusterView) -> Need<Option<End>> {
-        let Some(finished) = self.view.finished.as_ref().filter(|finished| finished.task == Task::Bootstrap) else {
+        let Some(outcome) = self.memory.bootstrap_ended.clone() else {
             return Ok(None);
         };
-        if let Err(why) = &finished.outcome {
-            self.act(Effect::Delete { key: Key::Initialize, guard: WriteGuard::None })?;
+        let claim = cluster.initialize.as_ref().filter(|initialize| initialize.value.is_empty());
+        let guard = match (claim, &cluster.initialize) {
+            (Some(claim), _) => WriteGuard::Version(claim.version),
+            (None, _) => WriteGuard::Absent,
+        };
+        if let Err(why) = outcome {
+            if claim.is_some() {
+                self.act(Effect::Delete { key: Key::Initialize, guard })?;
+            }
             return Ok(Some(End::new(BOOTSTRAP_FAILED, format!("failed to bootstrap the cluster: {why}")).exit(1)));
         }
-        let put = |key, value: &str| Effect::Put { key, value: value.to_owned(), guard: WriteGuard::None };
-        if let Some(id) = self.view.pg.system_id() {
-            self.act(put(Key::Initialize, id))?;
-        }
-        if cluster.config.is_none() {
-            self.act(put(Key::Config, &self.view.node.initial_config))?;
-        }
-        self.stand_guard();
-        if !self.act(Effect::AcquireLeader)?.succeeded() {
+        let id = self.view.pg.system_id().unwrap_or_default().to_owned();
+        let recorded = cluster.system_id() == Some(id.as_str())
+            || match self.act(Effect::Put { key: Key::Initialize, value: id, guard })? {
+                Outcome::Unreachable(_) => {
+                    return Ok(Some(
+                        End::new(BOOTSTRAP_WAIT, "waiting for the store to record the new cluster").wake_in_ms(500),
+                    ));
+                }
+                outcome => outcome.succeeded(),
+            };
+        if !recorded {
+            self.memory.bootstrap_ended = None;
             self.stop(StopMode::Immediate, StopPurpose::Demote)?;
             return Ok(Some(End::new(
-                RACE_LOST,
-                "somebody else took the leader lock of the new cluster, stopping PostgreSQL",
+                BOOTSTRAP_FAILED,
+                "somebody else made the cluster meanwhile, stopping PostgreSQL",
             )));
         }
+        if cluster.config.is_none() {
+            let value = self.view.node.initial_config.clone();
+            self.act(Effect::Put { key: Key::Config, value, guard: WriteGuard::Absent })?;
+        }
+        self.stand_guard();
+        match self.act(Effect::AcquireLeader)? {
+            Outcome::Leased(_) => {}
+            Outcome::Rejected(_) => {
+                self.memory.bootstrap_ended = None;
+                self.stop(StopMode::Immediate, StopPurpose::Demote)?;
+                let text = "somebody else took the leader lock of the new cluster, stopping PostgreSQL";
+                return Ok(Some(End::new(RACE_LOST, text)));
+            }
+            _ => {
+                return Ok(Some(
+                    End::new(BOOTSTRAP_WAIT, "waiting for the store to grant the leader lock").wake_in_ms(500),
+                ));
+            }
+        }
+        self.memory.bootstrap_ended = None;
         self.memory.divergence = crate::memory::Divergence::Fits;
         self.announce_start()?;
         Ok(Some(End::new(BOOTSTRAP_DONE, "initialized a new cluster").wake_in_ms(1)))

@@ -35,10 +35,15 @@ impl Cycle<'_> {
         self.view.pg.server.as_ref().and_then(|server| server.timeline)
     }
 
+    /// What the leader published last; where the store lost it, what it held when there was a leader.
+    fn published_position(&self, cluster: &ClusterView) -> Lsn {
+        let known = self.memory.healthy_cluster.as_ref().and_then(|known| known.status.optime);
+        cluster.status.optime.max(known).unwrap_or_default()
+    }
+
     /// Behind the last position the leader published by more than the limit.
     fn lags(&self, cluster: &ClusterView, position: Lsn) -> bool {
-        let published = cluster.status.optime.unwrap_or_default();
-        published.bytes_since(position) > self.view.settings.maximum_lag_on_failover_bytes
+        self.published_position(cluster).bytes_since(position) > self.view.settings.maximum_lag_on_failover_bytes
     }
 
     /// Why this node must not take the lock; `None` when it is the healthiest (compatibility.md, 7.5). Where an operator
@@ -61,7 +66,7 @@ impl Cycle<'_> {
         }
         let position = self.own_position();
         if !manual && self.lags(cluster, position) {
-            let published = cluster.status.optime.unwrap_or_default();
+            let published = self.published_position(cluster);
             return Ok(Some(format!(
                 "my wal position {position} is {} bytes behind the last known position {published} of the leader, more than maximum_lag_on_failover {}",
                 published.bytes_since(position),

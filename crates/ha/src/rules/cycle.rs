@@ -1,7 +1,7 @@
 //! The order of a cycle.
 
-use model::pg::{DataDir, Postmaster, Unfinished};
-use model::{ClusterView, Key, cluster};
+use model::pg::{ControlState, DataDir, Postmaster, Unfinished};
+use model::{ClusterView, Key, Role, cluster};
 
 use super::{End, Ruling, table::*};
 use crate::facts::{Facts, Need};
@@ -14,6 +14,8 @@ pub(crate) struct Cycle<'a> {
     pub view: &'a View,
     pub facts: &'a Facts,
     pub memory: Memory,
+    /// Look again no later than in so many milliseconds, however the cycle ends.
+    pub look_again_ms: Option<u64>,
 }
 
 impl<'a> Cycle<'a> {
@@ -38,6 +40,9 @@ impl<'a> Cycle<'a> {
             // Renewals do not move the fence's deadline while paused: the one that is set must not strike.
             self.let_go_of_fence()?;
         }
+        if let Some(end) = self.writable_without_lease()? {
+            return Ok(end);
+        }
         self.answer_requests(cluster)?;
         if self.view.task.is_some() {
             return self.task_running(cluster);
@@ -48,8 +53,14 @@ impl<'a> Cycle<'a> {
         if let Some(end) = self.unusable_data_dir(cluster)? {
             return Ok(end);
         }
-        if self.memory.reinit.is_some() && !self.mine(cluster) {
-            return self.reinitialize(cluster);
+        if self.memory.reinit.is_some() {
+            let pointless = cluster.leader.is_none() && !self.must_clone();
+            if self.mine(cluster) || pointless {
+                // With nobody to copy, the data that is there may be what the cluster needs.
+                self.memory.reinit = None;
+            } else {
+                return self.reinitialize(cluster);
+            }
         }
         if self.must_clone() {
             return self.bootstrap(cluster);
@@ -70,13 +81,74 @@ impl<'a> Cycle<'a> {
         self.memory.starting_since = None;
         self.announce_start()?;
         if self.view.pg.server.is_none() {
-            return self.keep_waiting(cluster, NO_ANSWER, "PostgreSQL does not answer, keeping the last known role");
+            return self.no_answer(cluster);
+        }
+        self.memory.silent_since = None;
+        if self.memory.role == Role::Promoted && self.view.pg.is_standby() && !self.mine(cluster) && !self.paused() {
+            // A promotion was begun and may still happen.
+            self.stop(StopMode::Immediate, StopPurpose::Demote)?;
+            return Ok(End::new(LEAD_LOST, "lost the leader lock during the promotion, stopping PostgreSQL"));
         }
         match cluster.leader_name() {
             None => self.race(cluster),
             Some(name) if name == self.me() => self.lead(cluster),
             Some(_) => self.follow(cluster),
         }
+    }
+
+    /// Rules that run before everything else: whatever task is under way, and whether or not PostgreSQL answers, a server
+    /// that may accept writes while the lock is somebody else's, or the lease has ended, is stopped at once.
+    pub fn writable_without_lease(&mut self) -> Need<Option<End>> {
+        let bootstrapping = self.memory.bootstrap_ended.is_some()
+            || self.view.task.as_ref().is_some_and(|running| running.task == Task::Bootstrap);
+        let stopping = self.view.task.as_ref().is_some_and(|running| {
+            let Task::Stop { mode, .. } = running.task else { return false };
+            mode == StopMode::Immediate || running.progress.is_some()
+        });
+        if self.paused() || bootstrapping || stopping || !self.may_be_writable() {
+            return Ok(None);
+        }
+        let lost = match self.view.cluster() {
+            None => !self.view.holds_lease(),
+            Some(cluster) => match cluster.leader_name() {
+                Some(name) => name != self.me(),
+                // Without a task, or with an answer, the race decides whether the lock is taken again.
+                None => !self.view.holds_lease() && (self.view.task.is_some() || self.view.pg.server.is_none()),
+            },
+        };
+        if !lost {
+            return Ok(None);
+        }
+        self.stop(StopMode::Immediate, StopPurpose::Demote)?;
+        Ok(Some(
+            End::new(FOLLOW_DEMOTE, "demoting self because i do not have the lock and i was a leader").wake_in_ms(200),
+        ))
+    }
+
+    /// The server runs as a primary, or does not say and its control file does.
+    fn may_be_writable(&self) -> bool {
+        let pg = &self.view.pg;
+        match &pg.server {
+            Some(server) => pg.postmaster != Postmaster::Absent && !server.in_recovery,
+            None => {
+                let writing = pg.control.as_ref().is_some_and(|control| {
+                    matches!(control.state, ControlState::InProduction | ControlState::ShuttingDown)
+                });
+                pg.postmaster != Postmaster::Absent && writing
+            }
+        }
+    }
+
+    /// It runs and does not answer: busy, or hung. A leader is given as long as it would be given to start.
+    fn no_answer(&mut self, cluster: &ClusterView) -> Ruling {
+        let since = *self.memory.silent_since.get_or_insert(self.view.now);
+        let late = self.view.now.since(since) > self.view.settings.primary_start_timeout;
+        if late && self.mine(cluster) && !self.paused() && self.someone_can_take_over(cluster)? {
+            self.memory.retry.failures = self.memory.retry.failures.max(1);
+            self.stop(StopMode::Immediate, StopPurpose::Demote)?;
+            return Ok(End::new(RECOVER_GIVE_UP, "stopping PostgreSQL: it has not answered for too long"));
+        }
+        self.keep_waiting(cluster, NO_ANSWER, "PostgreSQL does not answer, keeping the last known role")
     }
 
     // Vocabulary of the rules.
@@ -132,7 +204,14 @@ impl<'a> Cycle<'a> {
     pub fn keep_waiting(&mut self, cluster: &ClusterView, rule: RuleId, why: &str) -> Ruling {
         if self.mine(cluster) && !self.paused() {
             self.stand_guard();
-            self.act(Effect::RenewLeader)?;
+            let lost = match self.act(Effect::RenewLeader)? {
+                Outcome::Rejected(_) => true,
+                outcome => !outcome.succeeded() && self.lease_is_ending(),
+            };
+            if lost && self.may_be_writable() {
+                self.stop(StopMode::Immediate, StopPurpose::Demote)?;
+                return Ok(End::new(LEAD_LOST, format!("demoted self because the leader lock is lost; {why}")));
+            }
         }
         Ok(End::new(rule, why).wake_in_ms(500))
     }
@@ -162,17 +241,32 @@ impl<'a> Cycle<'a> {
 
     fn unusable_data_dir(&mut self, cluster: &ClusterView) -> Need<Option<End>> {
         match &self.view.pg.data_dir {
-            DataDir::Unreadable(why) => {
-                self.release_if_mine(cluster)?;
-                Ok(Some(End::new(DATA_DIR_UNREADABLE, format!("the data directory cannot be read: {why}"))))
-            }
+            DataDir::Unreadable(why) => self.unreadable_data_dir(cluster, why).map(Some),
             DataDir::Incomplete if self.view.pg.unfinished.is_none() => {
                 self.release_if_mine(cluster)?;
                 let text = "the data directory is neither empty nor a PostgreSQL cluster; remove it or point data_dir elsewhere";
                 Ok(Some(End::new(DATA_DIR_FOREIGN, text)))
             }
-            _ => Ok(None),
+            _ => {
+                self.memory.unreadable_since = None;
+                Ok(None)
+            }
         }
+    }
+
+    /// A disk that stalls is no reason to give the lock away; one that stays away is: stop first, release then.
+    fn unreadable_data_dir(&mut self, cluster: &ClusterView, why: &str) -> Ruling {
+        let text = format!("the data directory cannot be read: {why}");
+        if self.view.pg.postmaster == Postmaster::Absent {
+            self.release_if_mine(cluster)?;
+            return Ok(End::new(DATA_DIR_UNREADABLE, text).wake_in_ms(1000));
+        }
+        let since = *self.memory.unreadable_since.get_or_insert(self.view.now);
+        if self.view.now.since(since) > self.view.settings.ttl && self.mine(cluster) && !self.paused() {
+            self.stop(StopMode::Immediate, StopPurpose::Demote)?;
+            return Ok(End::new(DATA_DIR_UNREADABLE, format!("stopping PostgreSQL: {text}")));
+        }
+        self.keep_waiting(cluster, DATA_DIR_UNREADABLE, &text)
     }
 
     /// Compares the system identifier with the cluster's; writes the key where only a primary may.
@@ -191,6 +285,7 @@ impl<'a> Cycle<'a> {
                 Ok(Some(End::new(WRONG_CLUSTER, text)))
             }
             Some(id) => {
+                self.let_go_of_fence()?;
                 let text =
                     format!("system ID mismatch, node {} belongs to a different cluster: {id} != {local}", self.me());
                 Ok(Some(End::new(WRONG_CLUSTER, text).exit(1)))
@@ -201,12 +296,9 @@ impl<'a> Cycle<'a> {
             }
             None if cluster.leader.is_some() || self.paused() => Ok(None),
             None => {
-                let known_before =
-                    self.memory.healthy_cluster.as_ref().and_then(|known| known.system_id()) == Some(local);
-                let standby = self.view.pg.recovery_configured || self.view.pg.is_standby();
-                if standby && !known_before {
-                    let text =
-                        "the store does not know this cluster and this node is a standby: waiting for the primary";
+                if self.view.pg.recovery_configured || self.view.pg.is_standby() {
+                    let text = "the store does not know this cluster and this node is a standby: waiting for the primary; \
+                                if there is none any more, write the system identifier to the initialize key";
                     return Ok(Some(End::new(STORE_WIPED, text)));
                 }
                 let version = cluster.initialize.as_ref().map(|initialize| initialize.version);
@@ -222,6 +314,10 @@ impl<'a> Cycle<'a> {
     /// PostgreSQL is starting and no task of ours awaits it.
     fn starting(&mut self, cluster: &ClusterView) -> Ruling {
         let since = *self.memory.starting_since.get_or_insert(self.view.now);
+        if !self.mine(cluster) && !self.paused() && !self.view.pg.recovery_configured {
+            self.stop(StopMode::Immediate, StopPurpose::Demote)?;
+            return Ok(End::new(LEAD_LOST, "PostgreSQL is starting as a primary without the leader lock, stopping it"));
+        }
         if !self.mine(cluster) || self.paused() {
             return Ok(End::new(STARTING, "PostgreSQL is still starting up").wake_in_ms(500));
         }
@@ -240,9 +336,9 @@ impl<'a> Cycle<'a> {
         if self.view.now.since(since) > self.view.settings.primary_start_timeout
             && self.someone_can_take_over(cluster)?
         {
+            self.memory.retry.failures = self.memory.retry.failures.max(1);
             self.stop(StopMode::Immediate, StopPurpose::Demote)?;
-            self.act(Effect::ReleaseLeader)?;
-            return Ok(End::new(RECOVER_GIVE_UP, "stopped PostgreSQL because it took too long to start"));
+            return Ok(End::new(RECOVER_GIVE_UP, "stopping PostgreSQL because it took too long to start"));
         }
         Ok(End::new(STARTING, "PostgreSQL is still starting up, keeping the leader lock").wake_in_ms(500))
     }

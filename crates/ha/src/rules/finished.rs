@@ -35,9 +35,11 @@ impl Cycle<'_> {
             Task::StartStandby { .. } => self.started(Role::Replica)?,
             Task::Stop { purpose: StopPurpose::Restart, .. } => {
                 self.memory.expected_up = false;
+                self.memory.owes_start = true;
                 self.memory.state = MemberState::Restarting;
             }
             Task::Stop { purpose, .. } => {
+                self.memory.owes_start = matches!(purpose, StopPurpose::Switchover | StopPurpose::Rebuild);
                 self.memory.handing_over_since = (*purpose == StopPurpose::Switchover).then_some(self.view.now);
                 self.memory.expected_up = false;
                 self.memory.state = MemberState::Stopped;
@@ -57,13 +59,15 @@ impl Cycle<'_> {
             Task::RemoveDataDir => self.memory.divergence = Divergence::Unchecked,
             Task::Checkpoint => self.memory.promoted = AfterPromote::CheckpointDone,
             Task::CrashRecovery => self.memory.divergence = Divergence::Unchecked,
-            Task::Bootstrap | Task::Repoint { .. } => {}
+            Task::Bootstrap => self.memory.bootstrap_ended = Some(Ok(())),
+            Task::Repoint { .. } => {}
         }
         Ok(())
     }
 
     fn absorb_failure(&mut self, task: &Task, why: &str) -> Need<()> {
         match task {
+            Task::Bootstrap => self.memory.bootstrap_ended = Some(Err(why.to_owned())),
             Task::StartPrimary { .. } | Task::StartStandby { .. } if self.memory.restarting.is_some() => {
                 self.memory.state = MemberState::RestartFailed;
                 self.answer_restart(503, "restart failed")?;
@@ -94,6 +98,7 @@ impl Cycle<'_> {
     /// The server was started: after a restart, a crash, a change of role, or for the first time.
     fn started(&mut self, role: Role) -> Need<()> {
         let before = self.memory.role;
+        self.memory.owes_start = false;
         self.memory.state = MemberState::Running;
         self.memory.expected_up = true;
         self.memory.role = role;
@@ -138,6 +143,9 @@ impl Cycle<'_> {
         let Some(server) = &self.view.pg.server else {
             return Ok(());
         };
+        if self.memory.role == Role::Promoted && server.in_recovery {
+            return Ok(());
+        }
         let role = if server.in_recovery { Role::Replica } else { Role::Primary };
         self.memory.state = MemberState::Running;
         self.memory.handing_over_since = None;
@@ -151,6 +159,7 @@ impl Cycle<'_> {
         if self.memory.role.public() != role {
             self.change_role(role)?;
         }
+        self.memory.role = role;
         Ok(())
     }
 }

@@ -1,7 +1,7 @@
 //! This node holds the lock: keep it, promote, and do what only a leader does.
 
 use model::wire::{encode_history, encode_status};
-use model::{ClusterView, HistoryEntry, Key, Role, Status, Timeline};
+use model::{ClusterView, HistoryEntry, Key, Lsn, Role, Status, Timeline};
 
 use super::cycle::Cycle;
 use super::{End, Ruling, table::*};
@@ -51,7 +51,9 @@ impl Cycle<'_> {
     pub fn lead_with_lease(&mut self, cluster: &ClusterView, opening: &str) -> Ruling {
         if self.view.fence.failed && !self.paused() {
             if self.view.pg.is_primary() {
+                // The lock is released when it is down.
                 self.stop(StopMode::Immediate, StopPurpose::Demote)?;
+                return Ok(End::new(LEAD_UNFENCED, "fencing is required and does not work, stopping PostgreSQL"));
             }
             self.act(Effect::ReleaseLeader)?;
             return Ok(End::new(LEAD_UNFENCED, "fencing is required and does not work, released the leader lock")
@@ -70,7 +72,7 @@ impl Cycle<'_> {
         if let Some(end) = self.scheduled_restart()? {
             return Ok(end);
         }
-        if self.memory.promoted == AfterPromote::CheckpointPending && self.may_retry() {
+        if self.checkpoint_is_owed() && self.may_retry() {
             self.start(Task::Checkpoint)?;
             return Ok(End::new(LEAD_CHECKPOINT, "promoted self to leader, running the checkpoint after promotion"));
         }
@@ -81,9 +83,24 @@ impl Cycle<'_> {
         Ok(End::new(LEAD, format!("{pause}no action. I am ({}), the leader with the lock", self.me())))
     }
 
+    /// A server whose control file is still on the timeline before is not done with its promotion: pg_rewind would take
+    /// it for one that was never promoted. This holds also where another life of the agent promoted it.
+    fn checkpoint_is_owed(&mut self) -> bool {
+        let recorded = self.view.pg.control.as_ref().map(|control| control.timeline);
+        self.memory.promoted = match self.memory.promoted {
+            AfterPromote::CheckpointPending | AfterPromote::NotPromoted if recorded < self.own_timeline() => {
+                AfterPromote::CheckpointPending
+            }
+            AfterPromote::CheckpointPending => AfterPromote::CheckpointDone,
+            other => other,
+        };
+        self.memory.promoted == AfterPromote::CheckpointPending
+    }
+
     fn promote(&mut self, cluster: &ClusterView, opening: &str) -> Ruling {
         if !self.may_retry() {
             if self.memory.retry.failures > 1 && self.someone_can_take_over(cluster)? {
+                self.memory.retry.not_before = Some(self.view.now.plus(self.view.settings.ttl));
                 self.act(Effect::ReleaseLeader)?;
                 self.let_go_of_fence()?;
                 return Ok(End::new(
@@ -128,6 +145,20 @@ impl Cycle<'_> {
         Ok(())
     }
 
+    /// The last position of a primary that is shut down: what candidates must have, and what lag is measured against.
+    pub fn write_final_position(&mut self, checkpoint: Lsn) -> Need<()> {
+        let Some(cluster) = self.view.cluster() else {
+            return Ok(());
+        };
+        let mut status = cluster.status.clone();
+        if status.optime < Some(checkpoint) {
+            status.optime = Some(checkpoint);
+            status.slots.insert(model::slots::slot_name_from_member(self.me()), checkpoint);
+            self.act(Effect::Put { key: Key::Status, value: encode_status(&status), guard: WriteGuard::None })?;
+        }
+        Ok(())
+    }
+
     /// The store lost the dynamic configuration: the leader writes back what it knows.
     fn restore_config(&mut self, cluster: &ClusterView) -> Need<()> {
         if cluster.config.is_none() {
@@ -150,17 +181,17 @@ impl Cycle<'_> {
             return Ok(());
         }
         let known = known.unwrap_or_default();
-        let complete = known.last().is_some_and(|row| row.timeline.0 + 1 == timeline.0 && row.new_leader.is_some());
-        if complete {
+        if self.memory.history_written == Some(timeline) && !known.is_empty() {
             return Ok(());
         }
         let Answer::OwnHistory(Some(switches)) = self.facts.ask(Probe::OwnHistory)? else {
             return Ok(());
         };
         let mut rows: Vec<HistoryEntry> = Vec::with_capacity(switches.len());
+        let last = switches.last().map(|switch| switch.timeline);
         for switch in switches {
             let before = known.iter().find(|row| row.timeline == switch.timeline && row.lsn == switch.switchpoint);
-            let newest = switch.timeline.0 + 1 == timeline.0;
+            let newest = Some(switch.timeline) == last;
             rows.push(HistoryEntry {
                 timeline: switch.timeline,
                 lsn: switch.switchpoint,
@@ -175,7 +206,10 @@ impl Cycle<'_> {
         if limit > 0 && rows.len() > limit {
             rows.drain(..rows.len() - limit);
         }
-        self.act(Effect::Put { key: Key::History, value: encode_history(&rows), guard: WriteGuard::None })?;
+        if rows != known {
+            self.act(Effect::Put { key: Key::History, value: encode_history(&rows), guard: WriteGuard::None })?;
+        }
+        self.memory.history_written = Some(timeline);
         Ok(())
     }
 }

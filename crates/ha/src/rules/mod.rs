@@ -34,13 +34,18 @@ use cycle::Cycle;
 
 /// The next step of this cycle. Pure: the same arguments give the same step.
 pub fn decide(view: &View, memory: &Memory, facts: &Facts) -> Step {
-    let mut cycle = Cycle { view, facts, memory: memory.clone() };
+    let mut cycle = Cycle { view, facts, memory: memory.clone(), look_again_ms: None };
     match cycle.run() {
         Ok(end) => Step::Done(Box::new(Verdict {
             rule: end.rule,
             reason: end.reason,
             memory: cycle.memory,
-            wake_at: end.wake_in.map(|wait| view.now.plus(wait)),
+            wake_at: end
+                .wake_in
+                .into_iter()
+                .chain(cycle.look_again_ms.map(std::time::Duration::from_millis))
+                .min()
+                .map(|wait| view.now.plus(wait)),
             exit: end.exit,
         })),
         Err(step) => *step,

@@ -5,6 +5,7 @@ use model::ClusterView;
 use super::cycle::Cycle;
 use super::{End, Ruling, table::*};
 use crate::facts::Need;
+use crate::memory::Divergence;
 use crate::step::{Effect, Outcome, StopMode, StopPurpose};
 
 impl Cycle<'_> {
@@ -68,6 +69,15 @@ impl Cycle<'_> {
         }
         if self.view.pg.unfinished.is_some() {
             return Ok(Some("the data directory is not consistent".to_owned()));
+        }
+        if matches!(self.memory.divergence, Divergence::Diverged | Divergence::Failed(_)) && !self.view.pg.is_primary()
+        {
+            return Ok(Some("the local history diverged from the last leader's".to_owned()));
+        }
+        if !self.may_retry() {
+            return Ok(Some(
+                "the last promotion of this node failed, leaving the lock to others for a while".to_owned(),
+            ));
         }
         self.unfit_to_lead(cluster, false)
     }

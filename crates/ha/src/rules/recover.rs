@@ -20,7 +20,7 @@ impl Cycle<'_> {
             self.memory.expected_up = false;
         }
         self.memory.starting_since = None;
-        if self.paused() && self.memory.restarting.is_none() {
+        if self.paused() && !self.memory.owes_start {
             self.let_go_of_fence()?;
             if self.mine(cluster) {
                 self.act(Effect::ReleaseLeader)?;

@@ -63,6 +63,17 @@ impl Cycle<'_> {
         Ok(begun)
     }
 
+    /// Answers what cannot be done now, so that nobody waits in vain.
+    pub fn decline_requests(&mut self, why: &str) -> Need<()> {
+        for Request { id, .. } in &self.view.requests {
+            if self.memory.restarting.is_some_and(|restarting| restarting.request == Some(*id)) {
+                continue;
+            }
+            self.act(Effect::Answer(*id, Answered { code: 503, text: why.to_owned() }))?;
+        }
+        Ok(())
+    }
+
     fn refuse_restart(&self, cluster: &ClusterView, filter: &RestartFilter) -> Option<(u16, String)> {
         let refusal = |text: String| Some((503, text));
         if let Some(running) = &self.view.task {
@@ -76,6 +87,9 @@ impl Cycle<'_> {
         }
         if self.view.pg.postmaster == Postmaster::Starting {
             return refusal("postgres is still starting".to_owned());
+        }
+        if self.view.pg.postmaster != Postmaster::Running {
+            return refusal("restart failed: PostgreSQL is not running".to_owned());
         }
         (!self.restart_wanted(filter)).then(|| (503, "restart conditions are not satisfied".to_owned()))
     }

@@ -10,6 +10,7 @@ use crate::step::{Effect, StopMode, StopPurpose, Task};
 impl Cycle<'_> {
     pub fn shut_down(&mut self) -> Ruling {
         let cluster = self.view.cluster().cloned().unwrap_or_default();
+        self.decline_requests("the agent is stopping")?;
         if let Some(running) = &self.view.task {
             if matches!(running.task, Task::Stop { .. }) {
                 return self.task_running(&cluster);
@@ -23,6 +24,9 @@ impl Cycle<'_> {
         }
         match self.view.pg.postmaster {
             Postmaster::Absent => self.stopped(&cluster),
+            _ if !self.may_retry() => {
+                Ok(End::new(SHUTDOWN, "stopping PostgreSQL failed, trying again").wake_in_ms(500))
+            }
             _ => {
                 let checkpoint = self.mine(&cluster) && self.view.pg.is_primary();
                 self.start(Task::Stop { mode: StopMode::Fast, checkpoint, purpose: StopPurpose::Shutdown })?;
@@ -40,6 +44,9 @@ impl Cycle<'_> {
                 None => false,
             };
             if !handed_over {
+                if let Some(control) = clean {
+                    self.write_final_position(control.checkpoint)?;
+                }
                 self.act(Effect::ReleaseLeader)?;
             }
         }

@@ -20,7 +20,14 @@ impl Cycle<'_> {
         if !idle || !self.view.settings.use_slots || cluster.config.is_none() {
             return Ok(());
         }
-        let wanted = self.wanted_slots(cluster);
+        let mut wanted = self.wanted_slots(cluster);
+        if self.paused() {
+            // Hands off what operators may have made.
+            let there = server.slots.iter().filter(|slot| !slot.logical && !slot.temporary);
+            let unknown = there.filter(|slot| !wanted.iter().any(|known| known.name == slot.name));
+            let kept: Vec<_> = unknown.map(|slot| WantedSlot { name: slot.name.clone(), advance_to: None }).collect();
+            wanted.extend(kept);
+        }
         let missing = wanted.iter().any(|slot| match server.slots.iter().find(|there| there.name == slot.name) {
             None => true,
             Some(there) => {
@@ -66,8 +73,11 @@ impl Cycle<'_> {
                 slot_name_from_member(&member.name) == slot && follows == self.me()
             })
         };
-        let slots = self.memory.slots_seen.keys();
+        let own = slot_name_from_member(self.me());
+        let permanent = self.view.settings.permanent_physical_slots.iter().filter(|name| **name != own);
+        let slots: std::collections::BTreeSet<&String> = self.memory.slots_seen.keys().chain(permanent).collect();
         slots
+            .into_iter()
             .map(|name| WantedSlot {
                 name: name.clone(),
                 advance_to: if streams_from_me(name) { None } else { cluster.status.slots.get(name).copied() },

@@ -9,6 +9,17 @@ use crate::view::LeaseView;
 
 impl Cycle<'_> {
     pub fn store_lost(&mut self, why: &str) -> Ruling {
+        if let Some(end) = self.writable_without_lease()? {
+            return Ok(end);
+        }
+        self.decline_requests("the store cannot be reached")?;
+        if self.memory.bootstrap_ended.is_some() {
+            return Ok(End::new(
+                STORE_LOST,
+                format!("DCS is not accessible, waiting to record the new cluster ({why})"),
+            )
+            .wake_in_ms(1000));
+        }
         if let Some(running) = &self.view.task {
             let writable = matches!(running.task, Task::Promote { .. } | Task::StartPrimary { .. });
             if writable && self.lease_is_ending() && !self.paused() {

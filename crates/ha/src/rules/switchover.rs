@@ -25,11 +25,8 @@ impl Cycle<'_> {
         };
         match self.due(&request) {
             Due::In(ms) => {
-                let text = format!(
-                    "no action. I am ({}), the leader with the lock, awaiting the scheduled switchover",
-                    self.me()
-                );
-                return Ok(Some(End::new(LEAD, text).wake_in_ms(ms)));
+                self.look_again_ms = Some(ms);
+                return Ok(None);
             }
             Due::Missed => return self.refuse_switchover(cluster, "the scheduled time has passed"),
             Due::Now => {}

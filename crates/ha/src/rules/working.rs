@@ -5,7 +5,7 @@ use model::{ClusterView, Lsn};
 use super::cycle::Cycle;
 use super::{End, Ruling, table::*};
 use crate::facts::Need;
-use crate::step::{Effect, Outcome, StopPurpose, Task};
+use crate::step::{Effect, Outcome, StopMode, StopPurpose, Task};
 use crate::view::{Progress, RunningTask};
 
 impl Cycle<'_> {
@@ -33,6 +33,11 @@ impl Cycle<'_> {
             Outcome::Rejected(_) => false,
             outcome => outcome.succeeded() || !self.lease_is_ending(),
         };
+        if !kept && !self.paused() && self.view.pg.is_primary() {
+            self.stop(StopMode::Immediate, StopPurpose::Demote)?;
+            return Ok(End::new(LEAD_LOST, format!("failed to update leader lock during {name}, stopping PostgreSQL"))
+                .wake_in_ms(200));
+        }
         if !kept && !self.paused() {
             self.act(Effect::CancelTask)?;
             return Ok(End::new(TASK_LOST_LEASE, format!("failed to update leader lock during {name}, cancelled it"))
@@ -48,6 +53,10 @@ impl Cycle<'_> {
             Task::CrashRecovery => Some(self.view.settings.primary_start_timeout),
             _ => None,
         };
+        if bound.is_some() {
+            // The wait goes on after the task, where the server is still starting then.
+            self.memory.starting_since.get_or_insert(running.since);
+        }
         let late = bound.is_some_and(|bound| self.view.now.since(running.since) > bound);
         if late && !self.paused() && self.someone_can_take_over(cluster)? {
             self.act(Effect::CancelTask)?;
@@ -63,7 +72,14 @@ impl Cycle<'_> {
     /// The old primary stops; as soon as a standby has everything, the lock is given away.
     fn stopping_to_hand_over(&mut self, cluster: &ClusterView, running: &RunningTask) -> Ruling {
         let Some(Progress::ShutDown(checkpoint)) = running.progress else {
-            self.act(Effect::RenewLeader)?;
+            let rejected = matches!(self.act(Effect::RenewLeader)?, Outcome::Rejected(_));
+            let late = self.view.now.since(running.since) > self.view.settings.primary_start_timeout;
+            if rejected || late {
+                self.stop(StopMode::Immediate, StopPurpose::Demote)?;
+                let why = if rejected { "the leader lock is lost" } else { "it takes too long" };
+                return Ok(End::new(LEAD_LOST, format!("stopping PostgreSQL at once instead of handing over: {why}"))
+                    .wake_in_ms(200));
+            }
             return Ok(End::new(HAND_OVER, "stopping PostgreSQL to hand the leader lock over").wake_in_ms(1000));
         };
         if self.hand_over(cluster, checkpoint)? {
@@ -82,6 +98,7 @@ impl Cycle<'_> {
         if !self.candidate_has(cluster, checkpoint)? {
             return Ok(false);
         }
+        self.write_final_position(checkpoint)?;
         let released = self.act(Effect::ReleaseLeader)?.succeeded();
         if released {
             self.memory.handed_over_at = Some(self.view.now);

@@ -60,10 +60,42 @@ fn finished_bootstrap_takes_the_lock_and_leads() {
 
 #[test]
 fn failed_bootstrap_frees_the_key_and_exits() {
-    let scene = nothing_known("a").finished(Task::Bootstrap, Err("initdb: error: invalid locale".into()));
+    let mut scene = nothing_known("a").finished(Task::Bootstrap, Err("initdb: error: invalid locale".into()));
+    cluster_of(&mut scene).initialize = Some(Versioned { value: String::new(), version: 3 });
     let played = scene.play();
     played.expect("bootstrap-failed", &["delete initialize"]);
     assert_eq!(played.verdict.exit.map(|exit| exit.code), Some(1));
+}
+
+/// Found in review: a node that was frozen during its bootstrap must not overwrite the cluster made meanwhile.
+#[test]
+fn late_bootstrap_does_not_touch_anothers_cluster() {
+    let mut scene = Scene::of("a", "b").finished(Task::Bootstrap, Ok(()));
+    scene.view.pg.server.as_mut().expect("running").in_recovery = false;
+    cluster_of(&mut scene).initialize = Some(Versioned { value: "6999999999999999999".into(), version: 9 });
+    scene.put = Outcome::Rejected("it exists".into());
+    let played = scene.play();
+    assert!(!played.effects().contains(&"AcquireLeader".to_owned()));
+    assert!(played.effects().contains(&"stop Immediate Demote".to_owned()), "{:?}", played.effects());
+}
+
+/// Found in review: the end of a bootstrap is not forgotten over a moment without the store.
+#[test]
+fn bootstrap_that_ended_without_the_store_is_recorded_later() {
+    let mut scene = Scene::of("a", "a").finished(Task::Bootstrap, Ok(()));
+    scene.memory = Default::default();
+    scene.view.lease = Default::default();
+    scene.view.store = ha::view::StoreView::Unreachable("timeout".into());
+    let waiting = scene.play();
+    waiting.expect("store-lost", &[]);
+
+    let mut scene = Scene::of("a", "a");
+    let claim = Some(Versioned { value: String::new(), version: 3 });
+    *cluster_of(&mut scene) = ClusterView { initialize: claim, ..Default::default() };
+    scene.view.lease = Default::default();
+    scene.memory = waiting.verdict.memory;
+    let id = format!("put initialize {SYSTEM_ID}");
+    scene.play().expect("bootstrap-done", &[&id, "put config {}", "AcquireLeader", "on_start primary"]);
 }
 
 #[test]
@@ -125,7 +157,7 @@ fn another_clusters_directory_ends_the_agent() {
     let mut scene = Scene::of("b", "a");
     scene.view.pg.control.as_mut().expect("control").system_id = "6999999999999999999".into();
     let played = scene.play();
-    played.expect("wrong-cluster", &[]);
+    played.expect("wrong-cluster", &["Disarm"]);
     assert_eq!(played.verdict.exit.as_ref().map(|exit| exit.code), Some(1));
     assert!(played.verdict.reason.contains("system ID mismatch"), "{}", played.verdict.reason);
 

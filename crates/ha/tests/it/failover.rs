@@ -146,6 +146,23 @@ fn lost_lease_during_promotion_cancels_it() {
     scene.play().expect("task-lost-lease", &["CancelTask"]);
 }
 
+/// Found in review: a promotion that was cancelled after its point of no return may still make the node writable.
+#[test]
+fn cancelled_promotion_of_a_node_without_the_lock_ends_in_a_stop() {
+    let mut scene = Scene::of("b", "c");
+    scene.memory.role = Role::Promoted;
+    scene.play().expect("lead-lost", &["stop Immediate Demote"]);
+}
+
+#[test]
+fn diverged_standby_stays_out_of_the_race() {
+    let mut scene = Scene::without_leader("b", "a");
+    scene.memory.divergence = ha::memory::Divergence::Diverged;
+    let played = scene.play();
+    assert!(played.verdict.reason.contains("diverged"), "{}", played.verdict.reason);
+    assert!(!played.effects.contains(&Effect::AcquireLeader));
+}
+
 #[test]
 fn finished_promotion_announces_the_role() {
     let proof = Scene::without_leader("b", "a").play().effects.into_iter().find_map(|effect| match effect {
@@ -153,6 +170,7 @@ fn finished_promotion_announces_the_role() {
         _ => None,
     });
     let mut scene = Scene::of("b", "b").finished(proof.expect("a promotion"), Ok(()));
+    scene.view.pg.server.as_mut().expect("running").timeline = Some(Timeline(2));
     scene.memory.role = Role::Promoted;
     scene.play().expect("lead-checkpoint", &["on_role_change primary", "RenewLeader", "Checkpoint"]);
 }

@@ -58,6 +58,63 @@ fn a_server_that_does_not_answer_keeps_its_role() {
     assert_eq!(played.record().role, "primary");
 }
 
+/// Found in review: whatever runs or does not answer, a primary without the lock is stopped.
+#[test]
+fn primary_without_the_lock_is_stopped_in_every_state() {
+    use ha::step::StopPurpose;
+    use model::pg::Postmaster;
+    type Change = fn(&mut Scene);
+    let cases: [(&str, Change); 5] = [
+        ("idle", |_| {}),
+        ("during a checkpoint", |scene| {
+            *scene = std::mem::replace(scene, Scene::of("a", "b")).running(Task::Checkpoint, None)
+        }),
+        ("during a slow fast stop", |scene| {
+            let stop = Task::Stop { mode: StopMode::Fast, checkpoint: true, purpose: StopPurpose::Switchover };
+            *scene = std::mem::replace(scene, Scene::of("a", "b")).running(stop, None);
+        }),
+        ("not answering", |scene| scene.view.pg.server = None),
+        ("stopping by hand", |scene| {
+            scene.view.pg.server = None;
+            scene.view.pg.postmaster = Postmaster::Stopping;
+        }),
+    ];
+    for (name, change) in cases {
+        let mut scene = Scene::of("a", "a");
+        cluster_of(&mut scene).leader.as_mut().expect("a leader").name = "b".to_owned();
+        scene.view.lease = LeaseView::Lost;
+        change(&mut scene);
+        assert_eq!(scene.play().effects(), ["stop Immediate Demote"], "{name}");
+    }
+}
+
+/// Found in review: a disk that stalls for a moment must not cost the lock while PostgreSQL goes on writing.
+#[test]
+fn unreadable_data_directory_stops_before_it_releases() {
+    let mut scene = Scene::of("a", "a");
+    scene.view.pg.data_dir = model::pg::DataDir::Unreadable("it takes too long".to_owned());
+    let stalled = scene.play();
+    stalled.expect("data-dir-unreadable", &["RenewLeader"]);
+    scene.memory = stalled.verdict.memory;
+    scene.view.now = NOW.plus(std::time::Duration::from_secs(31));
+    scene.view.lease = LeaseView::Held(scene.view.now.plus(std::time::Duration::from_secs(20)));
+    scene.play().expect("data-dir-unreadable", &["stop Immediate Demote"]);
+    scene.view.pg.postmaster = model::pg::Postmaster::Absent;
+    scene.play().expect("data-dir-unreadable", &["ReleaseLeader"]);
+}
+
+/// Found in review: a scheduled switchover suspended the checkpoint after promotion.
+#[test]
+fn scheduled_switchover_does_not_suspend_other_work() {
+    let mut scene = Scene::of("a", "a");
+    scene.memory.promoted = AfterPromote::CheckpointPending;
+    scene.view.pg.server.as_mut().expect("running").timeline = Some(Timeline(2));
+    let scheduled_at = Some("2030-01-08T00:00:00Z".parse().expect("a time"));
+    let failover = model::FailoverKey { leader: Some("a".into()), candidate: Some("b".into()), scheduled_at };
+    cluster_of(&mut scene).failover = Some(model::Versioned { value: failover, version: 8 });
+    scene.play().expect("lead-checkpoint", &["RenewLeader", "Checkpoint"]);
+}
+
 /// Pitfall 22: the store is wiped; the leader restores what it knows.
 #[test]
 fn leader_restores_configuration_and_identifier() {
@@ -73,6 +130,7 @@ fn leader_restores_configuration_and_identifier() {
 fn checkpoint_follows_promotion_and_is_announced() {
     let mut scene = Scene::of("a", "a");
     scene.memory.promoted = AfterPromote::CheckpointPending;
+    scene.view.pg.server.as_mut().expect("running").timeline = Some(Timeline(2));
     let played = scene.play();
     played.expect("lead-checkpoint", &["RenewLeader", "Checkpoint"]);
     assert_eq!(played.record().checkpoint_after_promote, Some(false));
@@ -84,6 +142,7 @@ fn checkpoint_follows_promotion_and_is_announced() {
 #[test]
 fn new_timeline_gets_a_history_row() {
     let mut scene = Scene::of("a", "a");
+    scene.view.pg.control.as_mut().expect("control").timeline = Timeline(2);
     scene.view.pg.server.as_mut().expect("running").timeline = Some(Timeline(2));
     let switch = TimelineSwitch {
         timeline: Timeline(1),
@@ -99,7 +158,10 @@ fn new_timeline_gets_a_history_row() {
 fn required_fence_that_fails_costs_the_lead() {
     let mut scene = Scene::of("a", "a");
     scene.view.fence.failed = true;
-    scene.play().expect("lead-unfenced", &["RenewLeader", "stop Immediate Demote", "ReleaseLeader"]);
+    scene.play().expect("lead-unfenced", &["RenewLeader", "stop Immediate Demote"]);
+    let mut scene = scene.pg_down(model::pg::ControlState::InProduction);
+    scene.view.fence.failed = true;
+    scene.play().expect("lead-unfenced", &["ReleaseLeader", "Disarm"]);
 }
 
 #[test]

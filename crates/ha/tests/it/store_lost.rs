@@ -32,7 +32,7 @@ fn leader_stops_at_once_when_the_lease_has_ended() {
     for lease in [LeaseView::Lost, LeaseView::None, LeaseView::Held(NOW)] {
         let mut scene = outage("a");
         scene.view.lease = lease;
-        scene.play().expect("store-lost-demote", &["stop Immediate Demote"]);
+        scene.play().expect("follow-demote", &["stop Immediate Demote"]);
     }
 }
 

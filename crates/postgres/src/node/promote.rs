@@ -14,7 +14,7 @@ use crate::task::TaskHandle;
 impl Postgres {
     /// Leaves recovery; returns when the control file says `in production`. `may_proceed` is asked immediately before
     /// the point of no return; after `false` nothing was done. Takes as long as replaying what was received takes: a
-    /// cancelled task ends the wait, not the promotion.
+    /// cancelled task stops the server at once, for it could become writable any moment.
     ///
     /// Does what `pg_ctl promote` does: the file `promote` and SIGUSR1 (PostgreSQL's `src/bin/pg_ctl/pg_ctl.c`).
     pub async fn promote(
@@ -58,7 +58,8 @@ impl Postgres {
                 Err("PostgreSQL ended while it was promoted; its log says why".to_owned())
             }
             () = task.until_cancelled() => {
-                Err("waiting for the promotion was cancelled; PostgreSQL goes on with it".to_owned())
+                tracked.signal(Signal::QUIT);
+                Err("the promotion was cancelled after it had begun: PostgreSQL is stopped".to_owned())
             }
             () = self.until_in_production() => {
                 self.supervisor.notify();

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use model::Role;
 use model::pg::{ControlState, Unfinished};
+use rustix::process::Signal;
 use tokio::time::Instant;
 
 use super::configure::Plan;
@@ -20,8 +21,9 @@ const REPLAY_GRACE: Duration = Duration::from_secs(2);
 
 impl Postgres {
     /// Starts the server. Returns when it accepts connections, or when a standby replays WAL and cannot be connected
-    /// to yet; an error when the process ended, `timeout` passed or the task was cancelled. In the latter two cases
-    /// the process goes on starting.
+    /// to yet; an error when the process ended, `timeout` passed or the task was cancelled. After a timeout the process
+    /// goes on starting; after a cancellation a standby does, and a primary is stopped at once, for it may be writable
+    /// only with permission.
     ///
     /// Refused on a data directory with unfinished work, except for the bootstrap this object is in the middle of.
     pub async fn start(&self, mode: StartAs, timeout: Duration, task: &TaskHandle) -> Result<(), String> {
@@ -42,13 +44,18 @@ impl Postgres {
         self.supervisor.clear_remains().await?;
         preflight::before_start(&self.config(), self.version()?)?;
         let following = phase == BootstrapPhase::Restored { recovery: true };
-        let tracked = self.spawn_postmaster(&mode, following).await?;
+        let tracked = self.spawn_postmaster(&mode, following, task).await?;
         task.report(Progress::Starting);
         let standby = !following && self.recovery_configured();
         tokio::select! {
             biased;
             () = tracked.exit() => Err("PostgreSQL ended while it was starting; its log says why".to_owned()),
-            () = task.until_cancelled() => Err("waiting for the start of PostgreSQL was cancelled".to_owned()),
+            () = task.until_cancelled() => {
+                if !standby {
+                    tracked.signal(Signal::QUIT);
+                }
+                Err("the start of PostgreSQL was cancelled".to_owned())
+            }
             ready = self.until_ready(&tracked, standby, deadline, timeout) => ready,
         }?;
         files::save_backups(&self.config());
@@ -56,7 +63,7 @@ impl Postgres {
         Ok(())
     }
 
-    async fn spawn_postmaster(&self, mode: &StartAs, following: bool) -> Result<Tracked, String> {
+    async fn spawn_postmaster(&self, mode: &StartAs, following: bool, task: &TaskHandle) -> Result<Tracked, String> {
         let (role, plan) = match mode {
             _ if following => (Role::Primary, Plan::Untouched),
             StartAs::Primary => (Role::Primary, Plan::None),
@@ -82,6 +89,9 @@ impl Postgres {
             command.env("PGKRBSRVNAME", service);
         }
         self.drop_heartbeat().await;
+        if role == Role::Primary && !following && !(task.may_be_writable)() {
+            return Err("PostgreSQL may not be started as a primary any more: the lease has ended".to_owned());
+        }
         self.supervisor.spawn(command)
     }
 

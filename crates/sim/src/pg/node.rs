@@ -79,6 +79,10 @@ impl SimPg {
         let config_ms = self.world.with(|state| state.between(2, 40));
         disk_time(&Arc::downgrade(&self.world), node, config_ms).await;
         let bootstrapping = self.bootstrapping.load(Ordering::Relaxed);
+        let primary = mode == StartAs::Primary;
+        if primary && !(task.may_be_writable)() {
+            return Err("the permission to be writable has ended".to_owned());
+        }
         let id = self.world.with(|state| {
             let Some(data) = &mut state.node_mut(node).pg.data else {
                 return Err("the data directory is empty".to_owned());
@@ -98,7 +102,13 @@ impl SimPg {
         });
         tokio::select! {
             biased;
-            answer = started => answer?,
+            answer = started => {
+                if answer.is_err() && primary {
+                    // Cancelled: it may be writable only with permission.
+                    self.world.with(|state| state.kill_process(node, "cancelled start"));
+                }
+                answer?
+            }
             () = sleep(timeout) => Err(format!("the server did not start within {} s", timeout.as_secs())),
         }
     }
@@ -141,11 +151,16 @@ impl SimPg {
         // Between the question and the signal an agent can still be stopped.
         agent_time(&self.world, 0, 10).await;
         self.world.with(|state| state.begin_promotion(node))?;
-        self.until(task, |state| match Self::process(state, node) {
+        let promoted = self.until(task, |state| match Self::process(state, node) {
             None => Some(Err("the server went down while it was promoted".to_owned())),
             Some(process) => (!process.in_recovery).then_some(Ok(())),
-        })
-        .await?
+        });
+        let promoted = promoted.await;
+        if promoted.is_err() {
+            // Cancelled after the point of no return: it could become writable any moment.
+            self.world.with(|state| state.kill_process(node, "cancelled promotion"));
+        }
+        promoted?
     }
 
     async fn do_clone(&self, source: Option<&CloneSource>, task: &TaskHandle) -> Result<(), String> {
