@@ -65,6 +65,25 @@ pub fn check_dynamic(dynamic: &Map<String, Value>) -> Findings {
     walk.findings
 }
 
+/// What `--validate-config` insists on in sections that are optional themselves: of each row one key must be there.
+const WITHIN: &[(&str, &[&str])] = &[
+    ("bootstrap", &["dcs"]),
+    ("bootstrap.dcs.standby_cluster", &["host", "port", "restore_command"]),
+    ("restapi.authentication", &["username"]),
+    ("restapi.authentication", &["password"]),
+    ("etcd", &["host", "hosts", "srv", "srv_suffix", "url", "proxy"]),
+    ("etcd3", &["host", "hosts", "srv", "srv_suffix", "url", "proxy"]),
+    ("consul", &["host", "url"]),
+    ("zookeeper", &["hosts"]),
+    ("exhibitor", &["hosts"]),
+    ("exhibitor", &["port"]),
+    ("kubernetes", &["labels"]),
+    ("raft", &["self_addr"]),
+    ("raft", &["partner_addrs"]),
+    ("citus", &["database"]),
+    ("citus", &["group"]),
+];
+
 /// What a node cannot do without, and a section whose absence explains several of them at once. `all` adds what only
 /// `--validate-config` insists on.
 pub fn missing(tree: &Map<String, Value>, all: bool) -> Vec<Problem> {
@@ -80,13 +99,22 @@ pub fn missing(tree: &Map<String, Value>, all: bool) -> Vec<Problem> {
         .chain(validated.iter().filter(|_| all).map(|(path, expected)| (*path, (*expected).to_owned())));
     let mut problems: Vec<Problem> = Vec::new();
     for (path, expected) in wanted.filter(|(path, _)| tree::get(tree, path).is_none()) {
-        match path.split_once('.') {
-            Some((section, _)) if tree::get(tree, section).is_none() => {
+        let sections = path.match_indices('.').map(|(at, _)| &path[..at]);
+        match sections.into_iter().find(|section| tree::get(tree, section).is_none()) {
+            Some(section) => {
                 if problems.iter().all(|problem| problem.path != section) {
                     problems.push(Problem::missing(section, "a mapping"));
                 }
             }
-            _ => problems.push(Problem::missing(path, &expected)),
+            None => problems.push(Problem::missing(path, &expected)),
+        }
+    }
+    for (section, keys) in WITHIN.iter().filter(|_| all) {
+        if let Some(Value::Object(inner)) = tree::get(tree, section)
+            && keys.iter().all(|key| inner.get(*key).is_none_or(Value::is_null))
+        {
+            let other = if let [_] = keys { String::new() } else { format!(", or one of {}", keys[1..].join(", ")) };
+            problems.push(Problem::missing(&format!("{section}.{}", keys[0]), &format!("this setting{other}")));
         }
     }
     if !stores::KNOWN.iter().any(|store| tree.contains_key(store.name)) {
@@ -287,9 +315,9 @@ mod tests {
         let paths = |tree: Value, all| -> Vec<String> {
             missing(tree.as_object().expect("an object"), all).into_iter().map(|problem| problem.path).collect()
         };
-        assert_eq!(paths(json!({"scope": "x", "etcd3": {}}), true), ["name", "restapi", "postgresql"],);
+        assert_eq!(paths(json!({"scope": "x", "etcd3": {"host": "h"}}), true), ["name", "restapi", "postgresql"],);
         let tree = json!({"scope": "x", "name": "n", "restapi": {"listen": "a"}, "postgresql": {
-            "listen": "b", "data_dir": "d", "authentication": {"replication": {"username": "r"}}}, "etcd3": {}});
+            "listen": "b", "data_dir": "d", "authentication": {"replication": {"username": "r"}}}, "etcd3": {"host": "h"}});
         assert_eq!(paths(tree.clone(), false), Vec::<String>::new());
         assert_eq!(
             paths(tree, true),

@@ -20,13 +20,12 @@ const VERSION_TIMEOUT: Duration = Duration::from_secs(5);
 /// Addresses by which nobody else can reach this node.
 const UNREACHABLE: [&str; 5] = ["127.0.0.1", "0.0.0.0", "*", "::1", "localhost"];
 /// Addresses of stores, with the port they default to.
-const STORE_ADDRESSES: [(&str, u16); 7] = [
+const STORE_ADDRESSES: [(&str, u16); 6] = [
     ("consul.host", 8500),
     ("etcd.host", 2379),
     ("etcd.hosts", 2379),
     ("etcd3.host", 2379),
     ("etcd3.hosts", 2379),
-    ("exhibitor.hosts", 8181),
     ("zookeeper.hosts", 2181),
 ];
 /// Programs that must be there.

@@ -297,7 +297,7 @@ pub const SETTINGS: &[Setting] = &[
         .since("1.4"),
     setting("kubernetes.bypass_api_service", Bool, "speak to API servers directly").env().since("2.0.0"),
     setting("kubernetes.ports", List, "ports of the endpoints").env().since("1.4"),
-    setting("kubernetes.retriable_http_codes", List, "answers of the API server after which it is asked again").env(),
+    setting("kubernetes.retriable_http_codes", Any, "answers of the API server after which it is asked again").env(),
     setting("raft.{self_addr,bind_addr}", Address, "address of the built-in store on this node").env().since("2.0.0"),
     setting("raft.partner_addrs", Addresses, "addresses of the built-in store on other nodes").env().since("2.0.0"),
     setting("raft.data_dir", Text, "directory of the built-in store").env().since("2.0.0"),
