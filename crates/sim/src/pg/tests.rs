@@ -232,3 +232,13 @@ async fn a_clone_that_fails_leaves_an_empty_directory() {
     assert!(cloned.is_err());
     assert_eq!(b.observe().await.data_dir, DataDir::Empty);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_primary_starts_only_where_that_is_permitted() {
+    let world = world();
+    let a = primary(&world, A).await;
+    a.stop(StopMode::Fast, &task()).await.expect("stop");
+    let forbidden = TaskHandle { may_be_writable: Arc::new(|| false), ..task() };
+    assert!(a.start(StartAs::AsConfigured, TIMEOUT, &forbidden).await.is_err());
+    a.start(StartAs::Standby(None), TIMEOUT, &forbidden).await.expect("a standby needs no permission");
+}
