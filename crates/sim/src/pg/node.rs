@@ -79,6 +79,14 @@ impl SimPg {
         let config_ms = self.world.with(|state| state.between(2, 40));
         disk_time(&Arc::downgrade(&self.world), node, config_ms).await;
         let bootstrapping = self.bootstrapping.load(Ordering::Relaxed);
+        let configured =
+            self.world.with(|state| state.node(node).pg.data.as_ref().is_some_and(|data| data.recovery.is_some()));
+        let primary = mode == StartAs::Primary || (mode == StartAs::AsConfigured && !configured);
+        if primary && !(task.may_be_writable)() {
+            return Err("the permission to start as a primary has ended".to_owned());
+        }
+        // Between the question and the start of the process an agent can still be stopped.
+        agent_time(&self.world, 0, 5).await;
         let primary = mode == StartAs::Primary;
         if primary && !(task.may_be_writable)() {
             return Err("the permission to be writable has ended".to_owned());
