@@ -238,3 +238,90 @@ fn shipped_configurations_are_sound_for_us_and_for_upstream() {
         }
     }
 }
+
+/// Where the verdicts on `samples/different` part: what we complain about, and what upstream does. The reasons are in
+/// docs/migration.md.
+const DIFFERENT: [(&str, &[&str], &[&str]); 11] = [
+    ("callbacks-not-text", &["postgresql.callbacks.on_start"], &[]),
+    ("flags-as-text", &[], &["ctl.insecure", "tags.clonefrom"]),
+    ("initdb-mapping", &[], &["bootstrap.initdb"]),
+    ("level-in-lower-case", &[], &["log.level"]),
+    ("methods-not-a-list", &["postgresql.create_replica_methods"], &[]),
+    ("negative-priority", &[], &["tags.failover_priority"]),
+    ("slots-not-a-mapping", &["bootstrap.dcs.slots"], &[]),
+    ("stack-size-odd", &[], &["thread_stack_size"]),
+    ("start-timeout-negative", &["bootstrap.dcs.master_start_timeout"], &[]),
+    ("times-with-units", &[], &["bootstrap.dcs.loop_wait", "bootstrap.dcs.retry_timeout", "bootstrap.dcs.ttl"]),
+    ("watchdog-auto", &[], &["watchdog.mode"]),
+];
+
+/// Complaints about a sample, without those about stores that no test machine reaches.
+fn verdict(command: &mut Command, sample: &Path) -> Vec<String> {
+    let output = command.args(["--validate-config", "-i"]).arg(sample).output().expect("it runs");
+    let text = String::from_utf8(output.stderr).expect("text");
+    let mut paths: Vec<String> = text.lines().filter_map(|line| line.split(' ').next()).map(str::to_owned).collect();
+    assert_eq!(output.status.success(), paths.is_empty(), "{}: {text}", sample.display());
+    let is_reachability = |path: &String| {
+        let key = path.split('.').nth(1).unwrap_or_default();
+        ["host", "hosts", "partner_addrs"].contains(&key)
+    };
+    paths.retain(|path| !is_reachability(path));
+    paths.sort();
+    paths.dedup();
+    paths
+}
+
+#[test]
+fn samples_get_the_verdict_that_upstream_gives() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    let upstream = std::env::var_os("UPSTREAM_VENV").map_or_else(|| root.join("target/upstream"), PathBuf::from);
+    let upstream = Some(upstream.join("bin/patroni")).filter(|program| program.exists());
+    let dir = directory();
+    for folder in ["sound", "wrong", "old", "different"] {
+        let samples = names_in(&root.join("samples").join(folder));
+        assert!(samples.len() > 5, "{folder}");
+        for sample in samples {
+            let name = sample.file_stem().and_then(|name| name.to_str()).expect("a name").to_owned();
+            let ours = verdict(&mut patroni(dir.path()), &sample);
+            let different = DIFFERENT.iter().find(|row| folder == "different" && row.0 == name);
+            let expected = match folder {
+                "sound" => vec![],
+                "wrong" => ours.clone(),
+                // Samples for one machine advertise addresses that only this machine reaches.
+                "old" => vec!["postgresql.connect_address".to_owned(), "restapi.connect_address".to_owned()],
+                _ => different.expect("a row for the sample").1.iter().map(|path| (*path).to_owned()).collect(),
+            };
+            assert_eq!(ours, expected, "{folder}/{name}");
+            assert!(folder != "wrong" || !ours.is_empty(), "{name}");
+            let Some(program) = &upstream else { continue };
+            let theirs = verdict(&mut clean(Command::new(program), dir.path()), &sample);
+            match (folder, different) {
+                (_, Some((_, _, expected))) => assert_eq!(theirs, *expected, "{name}"),
+                // Upstream reads most of the old layout when it starts, but its validation does not know it.
+                ("old", _) => assert!(theirs.contains(&"postgresql.authentication".to_owned()), "{name}: {theirs:?}"),
+                _ => assert_eq!(theirs, ours, "{folder}/{name}"),
+            }
+        }
+    }
+}
+
+/// Every sample of the old layout is one that may run, once its store is supported; each key that moved has its notice.
+#[test]
+fn old_files_are_explained() {
+    let dir = directory();
+    for sample in names_in(&Path::new(env!("CARGO_MANIFEST_DIR")).join("../../samples/old")) {
+        let loaded = config::load_with(Some(&sample), vec![]).expect("loads");
+        assert!(loaded.bootstrap().is_ok_and(|bootstrap| bootstrap.is_some()), "{}", sample.display());
+        let notes = loaded.warnings();
+        assert!(notes.iter().any(|note| note == "postgresql.name is an older setting: name replaces it"), "{notes:?}");
+        assert!(notes.iter().all(|note| !note.contains("not a known setting")), "{notes:?}");
+    }
+    let sample = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../samples/old/etcd.yml");
+    let printed = dir.path().join("etcd.yml");
+    fs::copy(sample, &printed).expect("copied");
+    let text = stderr(patroni_as_user(dir.path()).arg(&printed), 1);
+    assert_eq!(
+        text,
+        "section etcd names a distributed configuration store that is not supported yet: expected etcd3\n"
+    );
+}
