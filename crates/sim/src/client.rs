@@ -40,8 +40,7 @@ pub async fn write(world: Weak<World>) {
     loop {
         let Some(strong) = world.upgrade() else { return };
         let pause_ms = strong.with(|state| {
-            // Where several accept writes (a pause excuses that) nothing is promised of what they acknowledge.
-            if let [node] = state.writable()[..] {
+            for node in state.writable() {
                 state.commit(node);
             }
             state.between(50, 400)
@@ -62,6 +61,10 @@ impl State {
         let Some(data) = &mut pg.data else { return };
         let end = data.wal.append(bytes);
         let branch = data.wal.branch();
+        // Only a pause lets a primary go on without the lock, and then nothing is promised of what it acknowledges.
+        if self.store.leader() != Some(&node.to_string()) {
+            return;
+        }
         self.ledger.total += 1;
         self.ledger.acks.push(Ack { branch, end, at_ms: now_ms });
         if self.ledger.acks.len() > REMEMBERED_MAX {
