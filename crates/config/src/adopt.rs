@@ -12,7 +12,7 @@ use model::settings::patch_config;
 use serde_json::{Map, Value, json};
 
 use crate::dsn::Keywords;
-use crate::effective::{Accept, CONTROLLED, find_controlled};
+use crate::effective::{CONTROLLED, find_controlled};
 use crate::{env, sample};
 
 /// Parameters that belong to one node: commands, which whoever may change the dynamic configuration could otherwise
@@ -193,9 +193,10 @@ fn parameters(server: &Server, notes: &mut Vec<String>) -> (Map<String, Value>, 
         if let Some(row) = find_controlled(name)
             && row.accept.normalise(&value).is_none()
         {
-            if row.accept != Accept::Never {
-                let used = row.default.map(|default| format!("; it becomes {default}")).unwrap_or_default();
-                notes.push(format!("the server's {name} {text} is less than every node must have{used}"));
+            if let Some(default) = row.default {
+                notes.push(format!(
+                    "the server's {name} {text} is less than every node must have; it becomes {default}"
+                ));
             }
             continue;
         }
@@ -298,7 +299,6 @@ mod tests {
                 "the server listens on this machine only: other nodes cannot reach it",
                 "postgresql.config_dir /etc/pg: the node must be able to write there",
                 "the server's max_connections 20 is less than every node must have; it becomes 100",
-                "the server's wal_keep_size 0 is less than every node must have",
             ]
         );
         assert_eq!(check::check(&tree), check::Findings::default());

@@ -1,6 +1,6 @@
 //! `--generate-sample-config`: a configuration to start from, `#FIXME` where only a person can know.
 
-use std::net::{IpAddr, Ipv4Addr, ToSocketAddrs};
+use std::net::{IpAddr, Ipv4Addr, ToSocketAddrs, UdpSocket};
 
 use model::settings::patch_config;
 use serde_json::{Map, Value, json};
@@ -61,12 +61,21 @@ pub(crate) fn this_machine() -> (String, IpAddr) {
     (name, ip)
 }
 
-/// The address that others most likely reach this machine at.
+/// The address that others most likely reach this machine at: that of its name, or, where the name leads back to the
+/// machine itself, the one from which it would send packets into the world.
 fn address_of(host: &str) -> IpAddr {
-    let addresses: Vec<IpAddr> =
-        (host, 0).to_socket_addrs().map(|all| all.map(|address| address.ip()).collect()).unwrap_or_default();
-    let best = addresses.iter().find(|address| address.is_ipv4()).or(addresses.first());
-    best.copied().unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST))
+    let addresses = (host, 0).to_socket_addrs().map(|all| all.map(|address| address.ip()).collect());
+    let mut addresses: Vec<IpAddr> = addresses.unwrap_or_default();
+    addresses.retain(|address| !address.is_loopback());
+    let named = addresses.iter().find(|address| address.is_ipv4()).or(addresses.first()).copied();
+    named.or_else(sending_address).unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST))
+}
+
+/// Nothing is sent: connecting a datagram socket only chooses its addresses. The other one is reserved for documents.
+fn sending_address() -> Option<IpAddr> {
+    let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).ok()?;
+    socket.connect((Ipv4Addr::new(192, 0, 2, 1), 9)).ok()?;
+    Some(socket.local_addr().ok()?.ip()).filter(|address| !address.is_unspecified())
 }
 
 fn default(path: &str) -> Value {

@@ -43,6 +43,7 @@ const VARIABLES: &[(&str, &str)] = &[
     ("sslrootcert", "PGSSLROOTCERT"),
     ("sslsni", "PGSSLSNI"),
     ("target_session_attrs", "PGTARGETSESSIONATTRS"),
+    ("user", "PGUSER"),
 ];
 /// Seconds that a connection may take, unless the caller says otherwise.
 const CONNECT_TIMEOUT_S: &str = "10";
