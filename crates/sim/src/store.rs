@@ -205,13 +205,12 @@ impl State {
         }
     }
 
-    /// What a node was told about the pause, for the checker that judges what it does with it.
-    fn served_read(&mut self, node: NodeId) -> ClusterView {
-        let paused = self.store.paused();
+    /// An answer has reached a node: what it was told about the pause, for the checkers that judge what it does with it.
+    fn told(&mut self, node: NodeId, view: &ClusterView) {
         let now_ms = self.now_ms;
+        let pause = view.config.as_ref().and_then(|config| config.value.get("pause"));
         let told = &mut self.node_mut(node).told_paused_ms;
-        *told = if paused { told.or(Some(now_ms)) } else { None };
-        self.store.view()
+        *told = if pause == Some(&Value::Bool(true)) { told.or(Some(now_ms)) } else { None };
     }
 }
 
@@ -312,7 +311,10 @@ impl Store for SimStore {
         let (node, deadline) = (self.node, Instant::now() + self.timing().retry_timeout);
         loop {
             let attempt = deadline.min(Instant::now() + READ_ATTEMPT);
-            let result = self.attempt("read", attempt, move |state| Ok(state.served_read(node))).await;
+            let result = self.attempt("read", attempt, |state| Ok(state.store.view())).await;
+            if let Ok(view) = &result {
+                self.world.with(|state| state.told(node, view));
+            }
             if result.is_ok() || attempt == deadline {
                 return result;
             }
