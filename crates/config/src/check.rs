@@ -57,6 +57,9 @@ pub fn check(tree: &Map<String, Value>) -> Findings {
 pub fn check_dynamic(dynamic: &Map<String, Value>) -> Findings {
     let mut walk = Walk { custom: Vec::new(), findings: Findings::default() };
     walk.section("bootstrap.dcs", dynamic);
+    for sentence in &mut walk.findings.unknown {
+        *sentence = sentence.replace("bootstrap.dcs.", "");
+    }
     for problem in &mut walk.findings.problems {
         if let Some(path) = problem.path.strip_prefix("bootstrap.dcs.") {
             problem.path = path.to_owned();
@@ -304,10 +307,7 @@ mod tests {
         let findings = check_dynamic(dynamic.as_object().expect("an object"));
         let paths: Vec<&str> = findings.problems.iter().map(|problem| problem.path.as_str()).collect();
         assert_eq!(paths, ["ttl", "postgresql.use_slots"]);
-        assert_eq!(
-            findings.unknown,
-            ["bootstrap.dcs.loop_wiat is not a known setting; did you mean bootstrap.dcs.loop_wait?"]
-        );
+        assert_eq!(findings.unknown, ["loop_wiat is not a known setting; did you mean loop_wait?"]);
     }
 
     #[test]
