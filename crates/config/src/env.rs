@@ -2,7 +2,6 @@
 //! from the table ([`schema::variables`]).
 
 use std::collections::HashMap;
-use std::ffi::OsString;
 
 use model::units::parse_bool;
 use serde_json::{Map, Value};
@@ -99,17 +98,6 @@ fn is_store_credential(path: &str) -> bool {
     ["etcd.", "etcd3."]
         .iter()
         .any(|section| path.strip_prefix(section).is_some_and(|key| matches!(key, "username" | "password")))
-}
-
-/// Names of the variables that PostgreSQL and the scripts we start must not inherit: they hold secrets, or mean us.
-pub fn names_to_strip() -> Vec<OsString> {
-    std::env::vars_os()
-        .map(|(name, _)| name)
-        .filter(|name| {
-            let name = name.to_string_lossy();
-            name == "NOTIFY_SOCKET" || name.starts_with("PATRONI_") || name.starts_with("KUBERNETES_")
-        })
-        .collect()
 }
 
 fn value(text: &str, parse: Parse) -> Option<Value> {
