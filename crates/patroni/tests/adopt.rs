@@ -97,7 +97,9 @@ async fn a_running_server_is_adopted_without_a_restart() -> Result<()> {
     }
 
     let before = server.postmaster()?;
-    let mut agent = Running::start(ours.command("patroni")?.arg(&file), sandbox.owner(), &home, &home.join("log"))?;
+    let mut command = ours.command("patroni")?;
+    command.arg(&file).env("PATRONI_LOG_DIR", &home).env("PATRONI_LOG_TYPE", "json");
+    let mut agent = Running::start(&mut command, sandbox.owner(), &home, &home.join("log"))?;
     let outcome = wait_until_primary(rest).await;
     let status = outcome.with_context(|| agent.output())?;
     assert_eq!(status.get("pending_restart"), None, "{status}");
@@ -106,6 +108,9 @@ async fn a_running_server_is_adopted_without_a_restart() -> Result<()> {
     assert_eq!(shown.iter().flatten().flatten().collect::<Vec<_>>(), ["123", "5MB", "/bin/true"]);
     // The configuration is the node's now.
     wait_until("postgresql.base.conf", LIMIT, || server.data_dir.join("postgresql.base.conf").exists()).await?;
+    let log = || fs::read_to_string(home.join("patroni.log")).unwrap_or_default();
+    let steady = r#""levelname":"INFO","message":"no action. I am (node1), the leader with the lock"}"#;
+    wait_until("a steady line in the log", LIMIT, || log().contains(steady)).await.with_context(log)?;
     agent.kill()?;
     drop(server.process);
     sandbox.finish();
