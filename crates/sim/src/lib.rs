@@ -14,6 +14,7 @@ pub mod fanout;
 pub mod faults;
 pub mod fence;
 pub mod history;
+pub mod lease;
 pub mod member;
 pub mod mutations;
 pub mod net;

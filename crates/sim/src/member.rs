@@ -15,6 +15,7 @@ use crate::callbacks::SimCallbacks;
 use crate::clock::SimClock;
 use crate::fence::SimFence;
 use crate::history::Event;
+use crate::lease::WatchedStore;
 use crate::peers::SimPeers;
 use crate::pg::SimPg;
 use crate::spawner::{Process, SimSpawner};
@@ -79,6 +80,7 @@ pub fn start_agent(world: &Arc<World>, node: NodeId) {
         Some(mutation) => mutation.apply(deps, world, node),
         None => deps,
     };
+    let deps = Deps { store: Arc::new(WatchedStore::new(deps.store.clone(), world, node, timing)), ..deps };
     let info = match mutation {
         Some(mutation) => mutation.apply_to_info(info(world, node)),
         None => info(world, node),
@@ -102,6 +104,7 @@ pub fn start_agent(world: &Arc<World>, node: NodeId) {
 pub fn kill_agent(world: &World, node: NodeId) {
     let process = world.with(|state| {
         let handle = state.node_mut(node).handle.take();
+        state.node_mut(node).leads_until_ms = None;
         if handle.is_some() {
             state.record(Event::AgentGone(node));
         }

@@ -72,6 +72,8 @@ pub struct SimNode {
     pub told_paused_ms: Option<u64>,
     /// An operator asked for a new copy, and it was not made yet.
     pub reinit_requested: bool,
+    /// Until when the agent may believe that it holds the lease, by what it was told.
+    pub leads_until_ms: Option<u64>,
     /// What the agent's last cycle said.
     pub says: String,
     /// When an operator last asked this node for anything.
@@ -131,6 +133,7 @@ impl World {
                 fence: FenceState::default(),
                 told_paused_ms: None,
                 reinit_requested: false,
+                leads_until_ms: None,
                 says: String::new(),
                 asked_ms: None,
             })

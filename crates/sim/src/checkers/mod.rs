@@ -5,6 +5,7 @@ mod bounded_loss;
 mod data_kept;
 mod hands_off;
 mod nofailover;
+mod one_lease;
 mod one_writable;
 mod system_id;
 mod whole;
@@ -43,6 +44,7 @@ pub struct Violation {
 pub fn all() -> Vec<Box<dyn Checker>> {
     vec![
         Box::<one_writable::OneWritable>::default(),
+        Box::<one_lease::OneLease>::default(),
         Box::<bounded_loss::BoundedLoss>::default(),
         Box::<best_candidate::BestCandidate>::default(),
         Box::<nofailover::NoFailover>::default(),
