@@ -296,7 +296,7 @@ impl Driver {
         self.members_seen = self.changes.borrow_and_update().members;
         // Before PostgreSQL is looked at: what a task that has ended did is then in the look.
         let (task, finished) = (self.tasks.running(), self.tasks.finished());
-        let (pg, store) = tokio::join!(biased; self.deps.node.observe(), self.deps.store.read(Freshness::Snapshot));
+        let (pg, store) = tokio::join!(biased; self.deps.node.observe(), self.read_store());
         self.keeper.progress();
         let now = self.deps.clock.now();
         let store = match store {
@@ -332,6 +332,22 @@ impl Driver {
             shutdown: *self.shutdown.borrow(),
         };
         (view, taken)
+    }
+
+    /// Reads the store; a leader does not wait for the answer beyond the moment at which it must act without one.
+    async fn read_store(&self) -> Result<ClusterView, StoreError> {
+        let LeaseView::Held(deadline) = self.keeper.lease() else {
+            return self.deps.store.read(Freshness::Snapshot).await;
+        };
+        let least = self.deps.clock.now().plus(Duration::from_millis(500));
+        let latest = deadline.minus(self.settings.ttl / 5).max(least);
+        tokio::select! {
+            biased;
+            answer = self.deps.store.read(Freshness::Snapshot) => answer,
+            () = self.deps.clock.sleep_until(latest) => {
+                Err(StoreError::Unreachable("no answer while the lease lasts".to_owned()))
+            }
+        }
     }
 
     /// Takes over a changed dynamic configuration, or a changed role or file where those matter to PostgreSQL.

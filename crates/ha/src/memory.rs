@@ -56,6 +56,10 @@ pub struct Memory {
     pub handing_over_since: Option<BootTime>,
     /// A switchover is asked for, since then, and waits for its candidate to stream.
     pub switchover_since: Option<BootTime>,
+    /// Rewinds in a row after which this node has not streamed.
+    pub rewinds: u32,
+    /// Since when this standby has not streamed from anybody.
+    pub silent_receiver_since: Option<BootTime>,
     /// When the lock was handed over: the new leader is awaited.
     pub handed_over_at: Option<BootTime>,
     /// An operator asked for a new copy: from the leader, by base backup, where true.

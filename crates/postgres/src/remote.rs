@@ -70,6 +70,13 @@ impl Postgres {
         })
     }
 
+    /// Timeline that the local server replays, from `IDENTIFY_SYSTEM`; `None` when it does not say.
+    pub(crate) async fn own_timeline(&self) -> Option<Timeline> {
+        let own = Upstream { address: self.config().connect_address.clone(), slot: None };
+        let answer = self.ask_remote(&own, &["IDENTIFY_SYSTEM"]).await.ok()?;
+        answer.split(FIELD).nth(1)?.trim().parse().ok().map(Timeline)
+    }
+
     /// Output of psql: a line per question, unless the value itself has several.
     async fn ask_remote(&self, server: &Upstream, questions: &[&str]) -> Result<String, String> {
         let config = self.config();

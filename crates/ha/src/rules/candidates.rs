@@ -98,11 +98,13 @@ impl Cycle<'_> {
         if !peer.in_recovery {
             return Some(format!("primary ({name}) is still alive"));
         }
-        if let (Some(mine), Some(theirs)) = (self.own_timeline(), peer.timeline)
-            && mine < theirs
-            && self.view.settings.check_timeline
-        {
-            return Some(format!("{name} is on a newer timeline {theirs}"));
+        match (self.own_timeline(), peer.timeline) {
+            (Some(mine), Some(theirs)) if theirs > mine => {
+                return Some(format!("{name} is on a newer timeline {theirs} than mine {mine}"));
+            }
+            // What it has beyond the switch to this node's timeline was abandoned then.
+            (Some(mine), Some(theirs)) if theirs < mine => return None,
+            _ => {}
         }
         if peer.wal > position {
             return Some(format!("wal position of {name} {} is ahead of my wal position {position}", peer.wal));

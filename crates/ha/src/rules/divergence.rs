@@ -21,6 +21,9 @@ pub struct LocalPosition {
     pub was_primary: bool,
 }
 
+/// Rewinds in a row that did not help before an operator is called.
+const REWINDS_MAX: u32 = 3;
+
 /// True when the leader's history contains everything local. `false`: local WAL exists that the leader does not have.
 ///
 /// A standby may be exactly at the switchpoint. A former primary's last record starts at its position, so the
@@ -78,12 +81,29 @@ impl Cycle<'_> {
         cluster.leader_member().and_then(|member| member.timeline)
     }
 
+    /// A running standby that fits and yet receives nothing for longer than a cycle is compared once more.
+    fn recheck_where_nothing_streams(&mut self) {
+        let receives = self.view.pg.server.as_ref().is_none_or(|server| server.receiver_status.is_some());
+        if receives || self.view.pg.postmaster != Postmaster::Running {
+            self.memory.silent_receiver_since = None;
+            return;
+        }
+        let since = *self.memory.silent_receiver_since.get_or_insert(self.view.now);
+        if self.memory.divergence == Divergence::Fits && self.view.now.since(since) > self.view.settings.loop_wait {
+            self.memory.silent_receiver_since = Some(self.view.now);
+            self.memory.divergence = Divergence::Unchecked;
+        }
+    }
+
     /// Checks the local history against the leader's, once per leader and timeline. `Some(end)`: wait for the leader.
     pub fn check_divergence(&mut self, cluster: &ClusterView, leader: &Upstream) -> Need<Option<End>> {
         let against = (cluster.leader_name().unwrap_or_default().to_owned(), self.leader_timeline(cluster));
-        if self.memory.checked_against.as_ref() != Some(&against) && self.memory.divergence == Divergence::Fits {
+        // A leader that has just been promoted may not have published its timeline yet.
+        let same = |known: &(String, Option<Timeline>)| known.0 == against.0 && known.1 >= against.1;
+        if !self.memory.checked_against.as_ref().is_some_and(same) && self.memory.divergence == Divergence::Fits {
             self.memory.divergence = Divergence::Unchecked;
         }
+        self.recheck_where_nothing_streams();
         if self.memory.divergence != Divergence::Unchecked {
             return Ok(None);
         }
@@ -93,6 +113,7 @@ impl Cycle<'_> {
                 && server.timeline == against.1
         });
         if streaming {
+            self.memory.rewinds = 0;
             self.memory.divergence = Divergence::Fits;
             self.memory.checked_against = Some(against);
             return Ok(None);
@@ -119,8 +140,13 @@ impl Cycle<'_> {
         let Some(local) = self.local_position()? else {
             return Ok(None);
         };
-        self.memory.divergence =
-            if compare_histories(local, position) { Divergence::Fits } else { Divergence::Diverged };
+        self.memory.divergence = match compare_histories(local, position) {
+            true => Divergence::Fits,
+            false if self.memory.rewinds >= REWINDS_MAX => {
+                Divergence::Failed("it ran several times and the histories still differ".to_owned())
+            }
+            false => Divergence::Diverged,
+        };
         self.memory.checked_against = Some((against.0, Some(position.timeline)));
         Ok(None)
     }

@@ -50,7 +50,12 @@ impl Cycle<'_> {
                 }
                 self.callback(CallbackAction::OnStop, role)?;
             }
-            Task::Rewind { .. } => self.memory.divergence = Divergence::Fits,
+            Task::Rewind { .. } => {
+                // Compared once more: "no rewind required" is also what pg_rewind says of a source that it takes for one
+                // that was never promoted.
+                self.memory.divergence = Divergence::Unchecked;
+                self.memory.rewinds = self.memory.rewinds.saturating_add(1);
+            }
             Task::Clone { .. } => {
                 self.memory.divergence = Divergence::Fits;
                 self.memory.reinit = None;

@@ -83,7 +83,10 @@ impl Cycle<'_> {
             xlog_location: located.and_then(|server| server.wal_position()),
             receive_lsn: standby.and_then(|server| server.receive_lsn),
             replay_lsn: standby.and_then(|server| server.replay_lsn),
-            replication_state: located.and_then(|server| server.replication_state()).map(str::to_owned),
+            replication_state: located
+                .filter(|_| role.public() != Role::Primary)
+                .and_then(|server| server.replication_state())
+                .map(str::to_owned),
             timeline: located.and_then(|server| server.timeline),
             scheduled_restart: self.memory.scheduled_restart.as_ref().map(|schedule| schedule.raw.clone()),
             pause: self.paused(),

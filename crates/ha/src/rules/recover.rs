@@ -196,7 +196,11 @@ impl Cycle<'_> {
         match self.memory.divergence.clone() {
             Divergence::Unchecked | Divergence::Fits => Ok(None),
             Divergence::Diverged if self.can_rewind() => {
-                if cluster.leader_member().is_some_and(|member| member.checkpoint_after_promote == Some(false)) {
+                // The record of a leader whose promotion has just ended says so and not yet that the checkpoint is owed.
+                let ready = cluster.leader_member().is_some_and(|member| {
+                    member.role() == Some(Role::Primary) && member.checkpoint_after_promote != Some(false)
+                });
+                if !ready {
                     let text = format!("waiting for checkpoint on {name} before rewind");
                     return Ok(Some(End::new(REWIND_WAIT, text).wake_in_ms(500)));
                 }

@@ -74,6 +74,20 @@ fn unreachable_and_nofailover_peers_do_not_block() {
     scene.play().expect("lead-promote", &["AcquireLeader", "promote"]);
 }
 
+/// Found by the simulator: an old primary whose abandoned WAL reaches further blocked every race.
+#[test]
+fn position_on_an_older_timeline_does_not_count_and_a_newer_timeline_does() {
+    let mut scene = Scene::without_leader("b", "a");
+    scene.view.pg.server.as_mut().expect("running").timeline = Some(Timeline(2));
+    scene.peers.get_mut("c").expect("c").wal = Lsn(2000);
+    scene.play().expect("lead-promote", &["AcquireLeader", "promote"]);
+
+    let mut scene = Scene::without_leader("b", "a");
+    let newer = scene.peers.get_mut("c").expect("c");
+    (newer.wal, newer.timeline) = (Lsn(10), Some(Timeline(2)));
+    scene.play().expect("race-unfit", &["Disarm"]);
+}
+
 /// Pitfall 10: the former leader with a higher priority must not block the race at equal positions.
 #[test]
 fn former_leader_with_higher_priority_does_not_block() {

@@ -1,13 +1,13 @@
 //! Observing: the disk, the process, the server.
 
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
-use model::pg::{DataDir, PgSnapshot, Postmaster, Upstream};
+use model::pg::{DataDir, PgSnapshot, Postmaster, ServerStatus, Upstream};
 use model::{BootTime, Timeline};
 
-use super::{Postgres, blocking};
+use super::{Postgres, Replayed, blocking};
 use crate::client::Failure;
 use crate::control::{self, ControlFile};
 use crate::files;
@@ -53,7 +53,7 @@ impl Postgres {
         if let (Err(error), DataDir::Present) = (&control, &disk.data_dir) {
             tracing::warn!("{error}");
         }
-        let answer = match (&disk.found, disk.version) {
+        let mut answer = match (&disk.found, disk.version) {
             (Found::Alive(tracked, file), Some(version)) => {
                 let status = file.as_ref().and_then(|file| file.status);
                 let stopping = self.stopping.load(Ordering::SeqCst) == tracked.pid;
@@ -62,7 +62,28 @@ impl Postgres {
             }
             _ => None,
         };
+        if let (Found::Alive(tracked, _), Some(Ok(answer))) = (&disk.found, &mut answer) {
+            self.correct_timeline(tracked.pid, &mut answer.status).await;
+        }
         self.snapshot(taken_at, disk, control.ok(), answer).await
+    }
+
+    /// Without a WAL receiver a standby tells in SQL only the timeline of its last restartpoint. In a leader race an old
+    /// number would be taken for an old branch: it is asked over a replication connection, once per position.
+    async fn correct_timeline(&self, pid: i32, status: &mut ServerStatus) {
+        if !status.in_recovery {
+            return;
+        }
+        let lsn = status.replay_lsn;
+        let known = *self.replayed.lock().unwrap_or_else(PoisonError::into_inner);
+        let timeline = match (status.receiver_status.is_some(), known) {
+            (true, _) => status.timeline,
+            (false, Some(known)) if known.pid == pid && known.lsn == lsn => Some(known.timeline),
+            _ => self.own_timeline().await.max(status.timeline),
+        };
+        status.timeline = timeline;
+        let replayed = timeline.map(|timeline| Replayed { pid, lsn, timeline });
+        *self.replayed.lock().unwrap_or_else(PoisonError::into_inner) = replayed;
     }
 
     async fn snapshot(

@@ -13,9 +13,9 @@ use std::sync::atomic::AtomicI32;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
-use model::Role;
 use model::lsn::{TimelineSwitch, parse_history_file};
 use model::pg::{DataDir, Upstream};
+use model::{Lsn, Role, Timeline};
 use tokio::sync::watch;
 
 use crate::client::{self, Failure, Session};
@@ -72,6 +72,16 @@ pub struct Postgres {
     /// Process that was told to stop; 0 for none.
     stopping: AtomicI32,
     phase: Mutex<BootstrapPhase>,
+    /// Timeline of a standby as last known for certain.
+    replayed: Mutex<Option<Replayed>>,
+}
+
+/// The timeline that a standby replays, as its WAL receiver or `IDENTIFY_SYSTEM` said at this position.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Replayed {
+    pid: i32,
+    lsn: Option<Lsn>,
+    timeline: Timeline,
 }
 
 impl Postgres {
@@ -85,6 +95,7 @@ impl Postgres {
             heartbeat: tokio::sync::Mutex::new(None),
             stopping: AtomicI32::new(0),
             phase: Mutex::default(),
+            replayed: Mutex::default(),
             config: RwLock::new(Arc::new(config)),
         }
     }
