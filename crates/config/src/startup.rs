@@ -15,7 +15,8 @@ impl LocalConfig {
         self.name()?;
         self.scope()?;
         self.namespace()?;
-        self.store()?;
+        let (store, _) = self.store()?;
+        self.check_section(store)?;
         for section in ["restapi", "postgresql", "postgresql.authentication", "postgresql.authentication.replication"] {
             self.section(section)?;
         }
@@ -32,15 +33,27 @@ impl LocalConfig {
         self.check_postgresql()
     }
 
+    /// Refuses values of a section that are not what the table says.
+    fn check_section(&self, section: &str) -> Result<(), ConfigError> {
+        for key in self.section(section)?.keys() {
+            self.check_value(&format!("{section}.{key}"))?;
+        }
+        Ok(())
+    }
+
+    fn check_value(&self, path: &str) -> Result<(), ConfigError> {
+        if let (Some(value), Some(setting)) = (self.get(path), schema::find(path))
+            && let Some(expected) = setting.kind.complaint(value)
+        {
+            return Err(ConfigError::Invalid { path: path.to_owned(), value: check::shown(path, value), expected });
+        }
+        Ok(())
+    }
+
     fn check_postgresql(&self) -> Result<(), ConfigError> {
         let section = self.effective_postgresql(&Map::new());
         for key in ["listen", "connect_address", "proxy_address", "parameters", "pg_hba", "pg_ident"] {
-            let path = format!("postgresql.{key}");
-            if let (Some(value), Some(setting)) = (self.get(&path), schema::find(&path))
-                && let Some(expected) = setting.kind.complaint(value)
-            {
-                return Err(ConfigError::Invalid { value: check::shown(&path, value), path, expected });
-            }
+            self.check_value(&format!("postgresql.{key}"))?;
         }
         if tree::get(&section, "authentication.replication.username").is_none() {
             return Err(ConfigError::missing(
@@ -176,6 +189,8 @@ mod tests {
                 json!({"host": "h"}),
                 "section consul names a distributed configuration store that is not supported yet: expected etcd3",
             ),
+            ("etcd3.host", json!("not a host"), "etcd3.host not a host is not valid: expected host:port"),
+            ("etcd3.password", json!(5), "etcd3.password *** is not valid: expected text"),
             ("postgresql", json!("x"), "postgresql x is not valid: expected a mapping"),
             (
                 "postgresql.authentication",
