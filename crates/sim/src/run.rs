@@ -276,7 +276,11 @@ async fn switch_over(world: &Arc<World>) {
             break;
         }
         if world.now_ms() > asked_ms + SWITCHOVER_WITHIN.as_millis() as u64 {
-            world.violate("switchover", format!("no new leader {} s after a switchover", SWITCHOVER_WITHIN.as_secs()));
+            let members = world.with(|state| {
+                state.store.view().members.into_iter().map(|member| (member.name, member.tags)).collect::<Vec<_>>()
+            });
+            let seconds = SWITCHOVER_WITHIN.as_secs();
+            world.violate("switchover", format!("no new leader {seconds} s after a switchover among {members:?}"));
             return;
         }
     }
@@ -310,6 +314,9 @@ impl State {
             let streams = self.node(id).pg.standby().is_some_and(|(process, _)| process.receiver.is_some());
             if !streams {
                 ailing.push(format!("{id} does not stream"));
+            }
+            if view.member(&id.to_string()).is_none_or(|member| !member.is_running()) {
+                ailing.push(format!("{id} does not say that it runs"));
             }
         }
         ailing
