@@ -142,7 +142,14 @@ impl Cycle<'_> {
     pub fn candidate_exists(&self, cluster: &ClusterView, named: Option<&str>) -> Need<Result<(), String>> {
         let able = self.able_peers(cluster, named)?;
         if able.is_empty() {
-            return Ok(Err("no candidate answers, or all have the tag nofailover".to_owned()));
+            let others = cluster.members.iter().filter(|member| {
+                member.name != self.me() && named.is_none_or(|name| name == member.name) && !member.tags.nofailover()
+            });
+            let others: Vec<&str> = others.map(|member| member.name.as_str()).collect();
+            return Ok(Err(match others.is_empty() {
+                true => "there is no other member that may be promoted".to_owned(),
+                false => format!("no answer from {}", others.join(", ")),
+            }));
         }
         let own_timeline = self.own_timeline();
         let good = able.iter().any(|(_, answer)| {

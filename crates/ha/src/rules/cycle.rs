@@ -125,7 +125,8 @@ impl<'a> Cycle<'a> {
         ))
     }
 
-    /// The server runs as a primary, or does not say and its control file does.
+    /// The server runs as a primary, or does not say and its control file does. A standby's control file may say so too,
+    /// as long as it is the copy that came with a base backup.
     fn may_be_writable(&self) -> bool {
         let pg = &self.view.pg;
         match &pg.server {
@@ -134,7 +135,7 @@ impl<'a> Cycle<'a> {
                 let writing = pg.control.as_ref().is_some_and(|control| {
                     matches!(control.state, ControlState::InProduction | ControlState::ShuttingDown)
                 });
-                pg.postmaster != Postmaster::Absent && writing
+                pg.postmaster != Postmaster::Absent && writing && !pg.recovery_configured
             }
         }
     }

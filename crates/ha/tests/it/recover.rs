@@ -166,6 +166,15 @@ fn interrupted_rewind_is_rewound_again_and_never_started() {
     scene.play().expect("recover-give-up", &["ReleaseLeader", "Disarm"]);
 }
 
+/// The control file that comes with a base backup says "in production" until the standby has replayed it.
+#[test]
+fn fresh_copy_that_does_not_answer_yet_is_no_primary() {
+    let mut scene = Scene::of("b", "a");
+    scene.view.pg.server = None;
+    scene.view.pg.control = Some(control(ControlState::InProduction));
+    scene.play().expect("no-answer", &[]);
+}
+
 #[test]
 fn paused_means_no_start() {
     let mut scene = Scene::of("a", "a").pg_down(ControlState::InProduction);
