@@ -53,7 +53,7 @@ pub fn start_agent(world: &Arc<World>, node: NodeId) {
         if free {
             state.node_mut(node).agent = process.clone();
             // A new process has been told nothing yet.
-            state.node_mut(node).told_paused_ms = None;
+            state.tell_pause(node, false);
             state.record(Event::AgentStarted(node));
         }
         free

@@ -207,10 +207,8 @@ impl State {
 
     /// An answer has reached a node: what it was told about the pause, for the checkers that judge what it does with it.
     fn told(&mut self, node: NodeId, view: &ClusterView) {
-        let now_ms = self.now_ms;
         let pause = view.config.as_ref().and_then(|config| config.value.get("pause"));
-        let told = &mut self.node_mut(node).told_paused_ms;
-        *told = if pause == Some(&Value::Bool(true)) { told.or(Some(now_ms)) } else { None };
+        self.tell_pause(node, pause == Some(&Value::Bool(true)));
     }
 }
 

@@ -70,6 +70,8 @@ pub struct SimNode {
     pub fence: FenceState,
     /// Since when every answer of the store to this node said that the cluster is paused.
     pub told_paused_ms: Option<u64>,
+    /// When it was last told otherwise, or its agent forgot with its process.
+    pub pause_ended_ms: Option<u64>,
     /// An operator asked for a new copy, and it was not made yet.
     pub reinit_requested: bool,
     /// Until when the agent may believe that it holds the lease, by what it was told.
@@ -132,6 +134,7 @@ impl World {
                 pg: Pg::default(),
                 fence: FenceState::default(),
                 told_paused_ms: None,
+                pause_ended_ms: None,
                 reinit_requested: false,
                 leads_until_ms: None,
                 says: String::new(),
@@ -202,6 +205,20 @@ impl World {
 }
 
 impl State {
+    /// What `node` knows of the pause changes.
+    pub fn tell_pause(&mut self, node: NodeId, paused: bool) {
+        let now_ms = self.now_ms;
+        let node = self.node_mut(node);
+        match (paused, node.told_paused_ms) {
+            (true, None) => node.told_paused_ms = Some(now_ms),
+            (false, Some(_)) => {
+                node.told_paused_ms = None;
+                node.pause_ended_ms = Some(now_ms);
+            }
+            _ => {}
+        }
+    }
+
     /// Appends to the history.
     pub fn record(&mut self, event: Event) {
         self.history.push(self.now_ms, event);

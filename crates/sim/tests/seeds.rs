@@ -8,6 +8,9 @@ use sim::{Options, run};
 
 /// Seeds that a defect may survive. The rarest needs packets to be lost at the very moment of a leader race.
 const SURVIVES_MAX: u64 = 100;
+/// Defects that the driver is built to survive: it looks whether a rewind helped, and whether a server that is said to
+/// be shut down is.
+const ABSORBED: [Mutation; 2] = [Mutation::RewindDoesNothing, Mutation::ShutdownReportedEarly];
 /// Seeds that the driver runs in the tests; `xtask sim` runs any number.
 const CLEAN_SEEDS: u64 = 24;
 
@@ -58,9 +61,10 @@ fn caught_by(mutation: Mutation) -> Option<(u64, &'static str)> {
 
 #[test]
 fn every_defect_is_caught() {
-    let found = in_parallel(Mutation::ALL.len(), |index| caught_by(Mutation::ALL[index]));
+    let mutations: Vec<Mutation> = Mutation::ALL.into_iter().filter(|mutation| !ABSORBED.contains(mutation)).collect();
+    let found = in_parallel(mutations.len(), |index| caught_by(mutations[index]));
     let mut survivors = Vec::new();
-    for (mutation, caught) in Mutation::ALL.iter().zip(&found) {
+    for (mutation, caught) in mutations.iter().zip(&found) {
         match caught {
             Some((seed, checker)) => println!("{mutation:?}: seed {seed}, {checker}"),
             None => survivors.push(format!("{mutation:?}")),
@@ -68,4 +72,14 @@ fn every_defect_is_caught() {
     }
     println!("{} of {} caught", found.len() - survivors.len(), found.len());
     assert!(survivors.is_empty(), "survived {SURVIVES_MAX} seeds: {survivors:?}");
+}
+
+#[test]
+fn defects_that_are_absorbed() {
+    for mutation in ABSORBED {
+        for seed in 1..=6 {
+            let report = run(seed, Options { mutation: Some(mutation), ..Options::of_seed(seed) });
+            assert_eq!(report.violations, [], "{mutation:?}, seed {seed}");
+        }
+    }
 }

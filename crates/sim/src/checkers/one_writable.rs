@@ -38,8 +38,12 @@ impl Checker for OneWritable {
             self.reported = false;
             return None;
         }
-        let believes_in_pause = |id: &NodeId| state.node(*id).told_paused_ms.is_some();
-        if writable.iter().any(believes_in_pause) {
+        let of_pause = |id: &NodeId| {
+            let node = state.node(*id);
+            let just_ended = |at_ms: u64| state.now_ms < at_ms + STOP_WITHIN_MS;
+            node.told_paused_ms.is_some() || node.pause_ended_ms.is_some_and(just_ended)
+        };
+        if writable.iter().any(of_pause) {
             self.excused_until_ms = Some(state.now_ms + STOP_WITHIN_MS);
         }
         let excused = self.excused_until_ms.is_some_and(|until_ms| state.now_ms < until_ms);
