@@ -11,4 +11,4 @@ mod run;
 mod signals;
 mod status;
 
-pub use run::run;
+pub use run::{Reloaded, run};

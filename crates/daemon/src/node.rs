@@ -11,9 +11,10 @@ use async_trait::async_trait;
 use config::LocalConfig;
 use ha::step::{CloneSource, ServerPosition, StopMode, WantedSlot};
 use ha::view::Progress;
-use model::Role;
 use model::lsn::TimelineSwitch;
 use model::pg::{PgSnapshot, Upstream};
+use model::settings::SynchronousMode;
+use model::{Role, Settings};
 use postgres::{PgConfig, Postgres};
 use serde_json::{Map, Value};
 use tokio::sync::watch;
@@ -28,6 +29,8 @@ pub struct PgNode {
     data_dir: PathBuf,
     /// The dynamic configuration as last cached beside the data.
     cached: Mutex<Option<Map<String, Value>>>,
+    /// The dynamic configuration whose oddities were last logged.
+    commented: Mutex<Option<Map<String, Value>>>,
     pid_observer: PidObserver,
 }
 
@@ -48,7 +51,28 @@ impl PgNode {
         data_dir: PathBuf,
         pid_observer: PidObserver,
     ) -> PgNode {
-        PgNode { postgres, local, data_dir, cached: Mutex::new(None), pid_observer }
+        PgNode { postgres, local, data_dir, cached: Mutex::new(None), commented: Mutex::new(None), pid_observer }
+    }
+
+    /// What an operator should hear of a dynamic configuration, each time it changes.
+    fn comment(&self, dynamic: &Map<String, Value>) {
+        let mut seen = self.commented.lock().unwrap_or_else(PoisonError::into_inner);
+        if seen.as_ref() == Some(dynamic) {
+            return;
+        }
+        *seen = Some(dynamic.clone());
+        for sentence in config::check::check_dynamic(dynamic).unknown {
+            tracing::warn!("dynamic configuration: {sentence}");
+        }
+        let (settings, _) = Settings::resolve(dynamic);
+        let unsupported = [
+            ("synchronous_mode", settings.synchronous_mode != SynchronousMode::Off),
+            ("failsafe_mode", settings.failsafe_mode),
+            ("standby_cluster", settings.standby_cluster),
+        ];
+        for (name, _) in unsupported.iter().filter(|(_, wanted)| *wanted) {
+            tracing::error!("dynamic configuration: {name} is not supported yet and has no effect on this node");
+        }
     }
 
     /// Keeps the dynamic configuration beside the data, for a start without the store.
@@ -102,6 +126,7 @@ impl Node for PgNode {
             let local = self.local.read().unwrap_or_else(PoisonError::into_inner);
             pg_config(&local, dynamic)?
         };
+        self.comment(dynamic);
         self.cache(dynamic);
         self.postgres.apply_config(config, role).await
     }

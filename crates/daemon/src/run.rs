@@ -33,22 +33,27 @@ const NAMESAKE_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// Runs the node of this configuration until it is told to stop; returns the exit status. An error is the sentence to
 /// end with: the node has not started, and nothing was changed.
-pub fn run(local: LocalConfig) -> Result<i32, String> {
+///
+/// `reloaded` is called with a configuration that was read again and is in force from then on.
+pub fn run(local: LocalConfig, reloaded: Reloaded) -> Result<i32, String> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(4)
         .enable_all()
         .build()
         .map_err(|error| format!("cannot start the runtime: {error}"))?;
-    let result = runtime.block_on(start(local));
+    let result = runtime.block_on(start(local, reloaded));
     runtime.shutdown_timeout(Duration::from_secs(1));
     result
 }
+
+/// See [`run`].
+pub type Reloaded = Box<dyn Fn(&LocalConfig) + Send + Sync>;
 
 fn text(error: config::ConfigError) -> String {
     error.to_string()
 }
 
-async fn start(local: LocalConfig) -> Result<i32, String> {
+async fn start(local: LocalConfig, reloaded: Reloaded) -> Result<i32, String> {
     let name = local.name().map_err(text)?;
     let data_dir = local.data_dir().map_err(text)?;
     let cached = config::cache::load(&data_dir).unwrap_or_else(|why| {
@@ -70,7 +75,7 @@ async fn start(local: LocalConfig) -> Result<i32, String> {
     let stored = cluster.config.filter(|config| config.version != 0).map(|config| config.value);
     let dynamic = local.dynamic_at_start(stored, cached);
 
-    let parts = Parts::build(local, &data_dir, &dynamic, postgres, store)?;
+    let parts = Parts::build(local, &data_dir, &dynamic, postgres, store, reloaded)?;
     parts.run(api_config, dynamic).await
 }
 
@@ -167,6 +172,7 @@ struct Parts {
     scripts: Arc<Scripts>,
     fence: Arc<dyn Fence>,
     clock: Arc<dyn Clock>,
+    reloaded: Reloaded,
 }
 
 impl Parts {
@@ -176,6 +182,7 @@ impl Parts {
         dynamic: &Map<String, Value>,
         postgres: Arc<Postgres>,
         store: Arc<dyn Store>,
+        reloaded: Reloaded,
     ) -> Result<Parts, String> {
         let (fence, pid_observer) = fences(&local, data_dir, dynamic)?;
         let peers = Arc::new(HttpPeers::new(&peer_tls(&local)?)?);
@@ -183,7 +190,7 @@ impl Parts {
         scripts.configure(&callbacks(&local, dynamic));
         let local = Arc::new(RwLock::new(local));
         let node = Arc::new(PgNode::new(postgres, local.clone(), data_dir.to_owned(), pid_observer));
-        Ok(Parts { local, store, node, peers, scripts, fence, clock: Arc::new(BootClock) })
+        Ok(Parts { local, store, node, peers, scripts, fence, clock: Arc::new(BootClock), reloaded })
     }
 
     async fn run(self, api_config: ApiConfig, dynamic: Map<String, Value>) -> Result<i32, String> {
@@ -263,6 +270,7 @@ impl Parts {
         let api_config = ApiConfig::from_section(&section(&fresh, "restapi"))?;
         self.peers.reconfigure(&peer_tls(&fresh)?)?;
         self.scripts.configure(&callbacks(&fresh, &dynamic));
+        (self.reloaded)(&fresh);
         *self.local.write().unwrap_or_else(PoisonError::into_inner) = fresh;
         handle.reload(info);
         server.reload(api_config).await.map_err(|error| error.to_string())

@@ -21,7 +21,13 @@ pub fn run(path: Option<&Path>) -> Result<i32, String> {
         tracing::warn!("{warning}");
     }
     cli::install_crypto();
-    let result = daemon::run(config);
+    let reloaded = |config: &config::LocalConfig| {
+        let applied = config.log().map_err(|error| error.to_string()).and_then(|log| logging::reload(&log));
+        if let Err(why) = applied {
+            tracing::error!("logging goes on as before: {why}");
+        }
+    };
+    let result = daemon::run(config, Box::new(reloaded));
     match (logging::finish(), result) {
         (false, Ok(0)) => Ok(LOG_NOT_WRITTEN),
         (_, result) => result,

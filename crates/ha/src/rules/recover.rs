@@ -159,6 +159,11 @@ impl Cycle<'_> {
         self.memory.retry.not_before.is_none_or(|at| at <= self.view.now)
     }
 
+    fn stopped_cleanly(&self) -> bool {
+        let state = self.view.pg.control.as_ref().map(|control| control.state);
+        matches!(state, Some(ControlState::ShutDown | ControlState::ShutDownInRecovery))
+    }
+
     fn can_rewind(&self) -> bool {
         self.view.settings.use_pg_rewind && self.view.pg.control.as_ref().is_some_and(|control| control.rewindable)
     }
@@ -207,6 +212,13 @@ impl Cycle<'_> {
                 if self.view.pg.postmaster != model::pg::Postmaster::Absent {
                     self.stop(crate::step::StopMode::Fast, StopPurpose::Rebuild)?;
                     return Ok(Some(End::new(REWIND, "stopping PostgreSQL to run pg_rewind")));
+                }
+                if self.view.pg.unfinished.is_none() && !self.stopped_cleanly() {
+                    self.start(Task::CrashRecovery)?;
+                    return Ok(Some(End::new(
+                        CRASH_RECOVERY,
+                        "doing crash recovery in a single user mode before pg_rewind",
+                    )));
                 }
                 self.start(Task::Rewind { source: leader.clone() })?;
                 Ok(Some(End::new(REWIND, format!("running pg_rewind from {name}"))))

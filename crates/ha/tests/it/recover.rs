@@ -92,6 +92,14 @@ fn crashed_former_primary_replays_its_wal_first() {
 }
 
 #[test]
+fn crashed_standby_that_diverged_is_recovered_before_it_is_rewound() {
+    let mut scene = old_primary(ControlState::InArchiveRecovery);
+    scene.view.pg.control.as_mut().expect("control").checkpoint = Lsn(5000);
+    scene.server = promoted_at(990);
+    scene.play().expect("crash-recovery", &["CrashRecovery"]);
+}
+
+#[test]
 fn rewind_waits_for_the_checkpoint_and_for_the_promotion() {
     let mut scene = old_primary(ControlState::ShutDown);
     scene.server = promoted_at(990);
