@@ -135,7 +135,12 @@ impl Cycle<'_> {
     /// Somebody reachable could be promoted without losing more than the limit.
     pub fn someone_can_take_over(&self, cluster: &ClusterView) -> Need<bool> {
         let able = self.able_peers(cluster, None)?;
-        Ok(able.iter().any(|(_, answer)| answer.in_recovery && !self.lags(cluster, answer.wal)))
+        let timeline = self.own_timeline();
+        Ok(able.iter().any(|(_, answer)| {
+            answer.in_recovery
+                && !self.lags(cluster, answer.wal)
+                && (answer.timeline.is_none() || answer.timeline >= timeline)
+        }))
     }
 
     /// A member that is asked for, or any where none is named, could take over now; the reason if not.

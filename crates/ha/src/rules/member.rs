@@ -41,7 +41,10 @@ impl Cycle<'_> {
         };
         self.sync_slots(cluster)?;
         let record = self.member_record();
-        self.act(Effect::TouchMember(Box::new(record)))?;
+        if !self.act(Effect::TouchMember(Box::new(record)))?.succeeded() {
+            // A record that is missing keeps this node out of switchovers and races: not a whole cycle, if it can be helped.
+            self.look_again_ms = Some(self.look_again_ms.unwrap_or(1000).min(1000));
+        }
         Ok(())
     }
 

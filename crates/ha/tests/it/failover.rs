@@ -88,6 +88,17 @@ fn position_on_an_older_timeline_does_not_count_and_a_newer_timeline_does() {
     scene.play().expect("race-unfit", &["Disarm"]);
 }
 
+/// Found by the simulator: a switchover request that outlived its switchover kept the only possible leader away, in
+/// favour of a node on an older timeline.
+#[test]
+fn stale_switchover_request_does_not_block_the_only_candidate() {
+    let mut scene = Scene::without_leader("b", "a");
+    scene.view.pg.server.as_mut().expect("running").timeline = Some(Timeline(2));
+    let request = FailoverKey { leader: Some("b".into()), candidate: None, scheduled_at: None };
+    cluster_of(&mut scene).failover = Some(Versioned { value: request, version: 4 });
+    scene.play().expect("lead-promote", &["AcquireLeader", "put failover {}", "promote"]);
+}
+
 /// Pitfall 10: the former leader with a higher priority must not block the race at equal positions.
 #[test]
 fn former_leader_with_higher_priority_does_not_block() {
