@@ -22,20 +22,14 @@ fn check_loss(outcome: &Outcome) -> Result<()> {
     Ok(())
 }
 
-/// Writers run for a moment, so that there is something to lose.
-async fn written(workload: &Workload, rows: usize) -> Result<()> {
-    let goal = workload.acknowledged() + rows;
-    wait_until(&format!("{rows} acknowledged rows"), FAILOVER_LIMIT, || workload.acknowledged() >= goal).await
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn kill_the_postmaster() -> Result<()> {
     let cluster = ClusterSpec::new("killpg").start().await?;
     let old = cluster.primary().await?;
     let workload = Workload::start(&cluster, &old).await?;
-    written(&workload, 100).await?;
+    workload.more_rows(100, FAILOVER_LIMIT).await?;
     cluster.node(&old)?.kill_postmaster().await?;
-    written(&workload, 100).await?;
+    workload.more_rows(100, FAILOVER_LIMIT).await?;
     let leader = cluster.healthy(REJOIN_LIMIT).await?;
     let outcome = workload.finish(&cluster, &leader).await?;
     measured(&format!("kill -9 of the primary's postmaster: {outcome}"));
@@ -48,10 +42,10 @@ async fn kill_the_agent() -> Result<()> {
     let mut cluster = ClusterSpec::new("killagent").start().await?;
     let old = cluster.primary().await?;
     let workload = Workload::start(&cluster, &old).await?;
-    written(&workload, 100).await?;
+    workload.more_rows(100, FAILOVER_LIMIT).await?;
     cluster.node_mut(&old)?.kill_agent()?;
     let new = cluster.primary_other_than(&old, FAILOVER_LIMIT).await?;
-    written(&workload, 100).await?;
+    workload.more_rows(100, FAILOVER_LIMIT).await?;
     cluster.node_mut(&old)?.start()?;
     assert_eq!(cluster.healthy(REJOIN_LIMIT).await?, new);
     let outcome = workload.finish(&cluster, &new).await?;
@@ -66,10 +60,10 @@ async fn an_agent_that_comes_back_at_once_keeps_its_primary() -> Result<()> {
     let leader = cluster.primary().await?;
     let postmaster = cluster.node(&leader)?.postmaster_pid()?;
     let workload = Workload::start(&cluster, &leader).await?;
-    written(&workload, 50).await?;
+    workload.more_rows(50, FAILOVER_LIMIT).await?;
     cluster.node_mut(&leader)?.kill_agent()?;
     cluster.node_mut(&leader)?.start()?;
-    written(&workload, 200).await?;
+    workload.more_rows(200, FAILOVER_LIMIT).await?;
     assert_eq!(cluster.healthy(REJOIN_LIMIT).await?, leader);
     assert_eq!(cluster.node(&leader)?.postmaster_pid()?, postmaster, "PostgreSQL was restarted");
     let outcome = workload.finish(&cluster, &leader).await?;
@@ -82,10 +76,10 @@ async fn kill_agent_and_postmaster() -> Result<()> {
     let mut cluster = ClusterSpec::new("killboth").start().await?;
     let old = cluster.primary().await?;
     let workload = Workload::start(&cluster, &old).await?;
-    written(&workload, 100).await?;
+    workload.more_rows(100, FAILOVER_LIMIT).await?;
     cluster.node_mut(&old)?.kill_host()?;
     let new = cluster.primary_other_than(&old, FAILOVER_LIMIT).await?;
-    written(&workload, 100).await?;
+    workload.more_rows(100, FAILOVER_LIMIT).await?;
     cluster.node_mut(&old)?.start()?;
     assert_eq!(cluster.healthy(REJOIN_LIMIT).await?, new);
     let outcome = workload.finish(&cluster, &new).await?;
@@ -99,11 +93,11 @@ async fn a_frozen_agent_loses_its_primary_before_another_is_promoted() -> Result
     let mut cluster = ClusterSpec::quick("freeze").start().await?;
     let old = cluster.primary().await?;
     let workload = Workload::start(&cluster, &old).await?;
-    written(&workload, 100).await?;
+    workload.more_rows(100, FAILOVER_LIMIT).await?;
     let frozen = Instant::now();
     cluster.node_mut(&old)?.signal(Signal::STOP)?;
     let new = cluster.primary_other_than(&old, FAILOVER_LIMIT).await?;
-    written(&workload, 100).await?;
+    workload.more_rows(100, FAILOVER_LIMIT).await?;
 
     let last_of_old = workload.last_accepted_by(&old).context("the old primary accepted writes")?;
     let first_of_new = workload.first_accepted_by(&new, frozen).context("the new primary accepted writes")?;
@@ -138,7 +132,7 @@ async fn without_the_store_there_is_no_primary() -> Result<()> {
     let mut cluster = ClusterSpec::quick("outage").start().await?;
     let old = cluster.primary().await?;
     let workload = Workload::start(&cluster, &old).await?;
-    written(&workload, 100).await?;
+    workload.more_rows(100, FAILOVER_LIMIT).await?;
     let stopped = Instant::now();
     cluster.etcd.stop()?;
     let ttl_and_some = Duration::from_secs(30);
@@ -152,7 +146,7 @@ async fn without_the_store_there_is_no_primary() -> Result<()> {
 
     let resumed = Instant::now();
     cluster.etcd.resume(&cluster.sandbox).await?;
-    written(&workload, 100).await?;
+    workload.more_rows(100, FAILOVER_LIMIT).await?;
     let leader = cluster.healthy(REJOIN_LIMIT).await?;
     let outcome = workload.finish(&cluster, &leader).await?;
     measured(&format!(
@@ -210,14 +204,14 @@ async fn sigterm_hands_over() -> Result<()> {
     let mut cluster = ClusterSpec::new("sigterm").start().await?;
     let old = cluster.primary().await?;
     let workload = Workload::start(&cluster, &old).await?;
-    written(&workload, 100).await?;
+    workload.more_rows(100, FAILOVER_LIMIT).await?;
     let code = cluster.node_mut(&old)?.stop().await?;
     assert_eq!(code, Some(0));
     assert!(cluster.node(&old)?.postmaster_pid().is_err(), "PostgreSQL still runs");
     let node = cluster.node(&old)?;
     wait_until("the last process of the node to end", Duration::from_secs(15), || node.processes().is_empty()).await?;
     let new = cluster.primary_other_than(&old, FAILOVER_LIMIT).await?;
-    written(&workload, 100).await?;
+    workload.more_rows(100, FAILOVER_LIMIT).await?;
     cluster.node_mut(&old)?.start()?;
     assert_eq!(cluster.healthy(REJOIN_LIMIT).await?, new);
     let outcome = workload.finish(&cluster, &new).await?;

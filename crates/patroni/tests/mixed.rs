@@ -68,8 +68,10 @@ async fn ours_takes_over_from_a_dead_upstream_and_back() -> Result<()> {
         cluster.healthy(LIMIT).await?;
     }
     let workload = Workload::start(&cluster, "node3").await?;
+    workload.more_rows(100, LIMIT).await?;
     cluster.node_mut("node3")?.kill_host()?;
     let ours = cluster.primary_other_than("node3", LIMIT).await?;
+    workload.more_rows(100, LIMIT).await?;
     cluster.node_mut("node3")?.start()?;
     assert_eq!(cluster.healthy(LIMIT).await?, ours);
     let outcome = workload.finish(&cluster, &ours).await?;

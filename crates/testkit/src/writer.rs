@@ -14,7 +14,9 @@ use tokio_postgres::Client;
 
 use crate::cluster::Cluster;
 use crate::sql::Sql;
+use crate::wait::wait_until;
 
+const TABLES_LIMIT: Duration = Duration::from_secs(30);
 const STATEMENT_LIMIT: Duration = Duration::from_secs(2);
 const WRITE_PAUSE: Duration = Duration::from_millis(5);
 const PROBE_PAUSE: Duration = Duration::from_millis(20);
@@ -69,12 +71,13 @@ impl fmt::Display for Outcome {
 }
 
 impl Workload {
-    /// Creates the tables on the leader and starts writing.
+    /// Creates the tables on the leader, and starts writing when every replica has them.
     pub async fn start(cluster: &Cluster, leader: &str) -> Result<Workload> {
         let tables = "CREATE TABLE IF NOT EXISTS written (id bigint PRIMARY KEY);
                       CREATE TABLE IF NOT EXISTS probe (node text, at timestamptz DEFAULT clock_timestamp());
                       TRUNCATE written, probe";
         cluster.node(leader)?.sql().rows(tables).await.context("create the tables of the workload")?;
+        cluster.caught_up(leader, TABLES_LIMIT).await?;
         let stop = Arc::new(AtomicBool::new(false));
         let record = Arc::new(Mutex::new(Record::default()));
         let nodes: Vec<(String, Sql)> = cluster.nodes.iter().map(|node| (node.name.clone(), node.sql())).collect();
@@ -87,9 +90,11 @@ impl Workload {
         Ok(Workload { stop, record, tasks, started: Instant::now() })
     }
 
-    /// How many rows were acknowledged so far.
-    pub fn acknowledged(&self) -> usize {
-        lock(&self.record).written.len()
+    /// Waits until `rows` more rows are acknowledged.
+    pub async fn more_rows(&self, rows: usize, limit: Duration) -> Result<()> {
+        let acknowledged = || lock(&self.record).written.len();
+        let goal = acknowledged() + rows;
+        wait_until(&format!("{rows} more acknowledged rows"), limit, || acknowledged() >= goal).await
     }
 
     /// When the last acknowledgement by `node` arrived that the probe saw.
