@@ -73,7 +73,7 @@ impl Cycle<'_> {
                 self.view.settings.maximum_lag_on_failover_bytes
             )));
         }
-        if (self.view.settings.check_timeline || self.view.pg.is_primary())
+        if ((self.view.settings.check_timeline && !manual) || self.view.pg.is_primary())
             && let Some(expected) = cluster.timeline()
             && self.own_timeline().is_none_or(|timeline| timeline < expected)
         {

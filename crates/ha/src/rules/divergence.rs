@@ -1,5 +1,6 @@
 //! Does the local history fit the leader's? Decided with timelines and positions alone (compatibility.md, 7.12).
 
+use model::lsn::TimelineSwitch;
 use model::pg::{ControlData, ControlState, Postmaster, Upstream};
 use model::{ClusterView, HostPort, Lsn, Timeline};
 
@@ -37,6 +38,15 @@ pub fn compare_histories(local: LocalPosition, leader: &ServerPosition) -> bool 
         Some(switch) => local.lsn <= switch.switchpoint,
         None => false,
     }
+}
+
+/// True when both histories left every timeline that they share at the same position. Two nodes that were promoted
+/// without knowing of each other give their new timelines one number; the switch before tells them apart.
+fn same_branches(own: &[TimelineSwitch], leader: &ServerPosition) -> bool {
+    own.iter().all(|switch| {
+        let theirs = leader.history.iter().find(|other| other.timeline == switch.timeline);
+        theirs.is_none_or(|theirs| theirs.switchpoint == switch.switchpoint)
+    })
 }
 
 /// Where a server that does not run ended, by its control file.
@@ -140,7 +150,11 @@ impl Cycle<'_> {
         let Some(local) = self.local_position()? else {
             return Ok(None);
         };
-        self.memory.divergence = match compare_histories(local, position) {
+        let own = match self.facts.ask(Probe::OwnHistory)? {
+            Answer::OwnHistory(Some(own)) => own.clone(),
+            _ => Vec::new(),
+        };
+        self.memory.divergence = match compare_histories(local, position) && same_branches(&own, position) {
             true => Divergence::Fits,
             false if self.memory.rewinds >= REWINDS_MAX => {
                 Divergence::Failed("it ran several times and the histories still differ".to_owned())
@@ -173,6 +187,15 @@ mod tests {
             lsn: Lsn(9999),
             history,
         }
+    }
+
+    #[test]
+    fn two_timelines_with_one_number_are_told_apart() {
+        let switch = |lsn| TimelineSwitch { timeline: Timeline(1), switchpoint: Lsn(lsn), reason: String::new() };
+        let leader = leader(3, &[(1, 100), (2, 200)]);
+        assert!(same_branches(&[switch(100)], &leader));
+        assert!(!same_branches(&[switch(90)], &leader));
+        assert!(same_branches(&[], &leader));
     }
 
     #[test]
