@@ -23,6 +23,8 @@ const STEPS_MAX: usize = 64;
 pub(crate) const REQUESTS_MAX: usize = 64;
 /// Members' records change often; they are looked at no more often than this.
 const MEMBERS_DEBOUNCE: Duration = Duration::from_millis(300);
+/// How long an agent that is told to stop waits for the store.
+const STORE_WAIT_AT_EXIT: Duration = Duration::from_secs(2);
 /// Irreversible steps are not taken on a look that is older: the agent was frozen or starved meanwhile.
 const VIEW_AGE_MAX: Duration = Duration::from_secs(10);
 
@@ -334,19 +336,29 @@ impl Driver {
         (view, taken)
     }
 
-    /// Reads the store; a leader does not wait for the answer beyond the moment at which it must act without one.
+    /// Reads the store. A leader does not wait for the answer beyond the moment at which it must act without one, and an
+    /// agent that is told to stop does not wait long.
     async fn read_store(&self) -> Result<ClusterView, StoreError> {
-        let LeaseView::Held(deadline) = self.keeper.lease() else {
-            return self.deps.store.read(Freshness::Snapshot).await;
+        let clock = &self.deps.clock;
+        let lease = self.keeper.lease();
+        let must_act = async {
+            let LeaseView::Held(deadline) = lease else { return std::future::pending().await };
+            let least = clock.now().plus(Duration::from_millis(500));
+            clock.sleep_until(deadline.minus(self.settings.ttl / 5).max(least)).await;
         };
-        let least = self.deps.clock.now().plus(Duration::from_millis(500));
-        let latest = deadline.minus(self.settings.ttl / 5).max(least);
+        let mut shutdown = self.shutdown.clone();
+        let stopping = async {
+            // The sender lives as long as this driver.
+            let _ = shutdown.wait_for(|told| *told).await;
+            clock.sleep_until(clock.now().plus(STORE_WAIT_AT_EXIT)).await;
+        };
         tokio::select! {
             biased;
             answer = self.deps.store.read(Freshness::Snapshot) => answer,
-            () = self.deps.clock.sleep_until(latest) => {
+            () = must_act => {
                 Err(StoreError::Unreachable("no answer while the lease lasts".to_owned()))
             }
+            () = stopping => Err(StoreError::Unreachable("no answer while the agent stops".to_owned())),
         }
     }
 
