@@ -64,8 +64,6 @@ pub enum StartAs {
     Primary,
     /// As a standby of this server, or of nobody.
     Standby(Option<Upstream>),
-    /// With the recovery configuration that is there: a restart.
-    AsConfigured,
 }
 
 /// Work that may be told to stop, and that reports progress.

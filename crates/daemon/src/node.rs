@@ -143,7 +143,6 @@ impl Node for PgNode {
         let mode = match mode {
             StartAs::Primary => postgres::StartAs::Primary,
             StartAs::Standby(upstream) => postgres::StartAs::Standby(upstream),
-            StartAs::AsConfigured => postgres::StartAs::AsConfigured,
         };
         self.postgres.start(mode, timeout, &handle(task)).await
     }

@@ -87,8 +87,6 @@ pub enum Op {
     StartPrimary,
     /// Start as a standby.
     StartStandby,
-    /// Start with the recovery configuration that is there.
-    Start,
     /// Fast stop.
     StopFast,
     /// Immediate stop.

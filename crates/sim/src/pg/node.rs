@@ -79,18 +79,12 @@ impl SimPg {
         let config_ms = self.world.with(|state| state.between(2, 40));
         disk_time(&Arc::downgrade(&self.world), node, config_ms).await;
         let bootstrapping = self.bootstrapping.load(Ordering::Relaxed);
-        let configured =
-            self.world.with(|state| state.node(node).pg.data.as_ref().is_some_and(|data| data.recovery.is_some()));
-        let primary = mode == StartAs::Primary || (mode == StartAs::AsConfigured && !configured);
+        let primary = mode == StartAs::Primary;
         if primary && !(task.may_be_writable)() {
             return Err("the permission to start as a primary has ended".to_owned());
         }
         // Between the question and the start of the process an agent can still be stopped.
         agent_time(&self.world, 0, 5).await;
-        let primary = mode == StartAs::Primary;
-        if primary && !(task.may_be_writable)() {
-            return Err("the permission to be writable has ended".to_owned());
-        }
         let id = self.world.with(|state| {
             let Some(data) = &mut state.node_mut(node).pg.data else {
                 return Err("the data directory is empty".to_owned());
@@ -98,7 +92,6 @@ impl SimPg {
             match mode {
                 StartAs::Primary => data.recovery = None,
                 StartAs::Standby(upstream) => data.recovery = Some(Recovery { upstream }),
-                StartAs::AsConfigured => {}
             }
             state.start_process(node, bootstrapping)
         })?;
@@ -261,7 +254,6 @@ impl Node for SimPg {
         let op = match mode {
             StartAs::Primary => Op::StartPrimary,
             StartAs::Standby(_) => Op::StartStandby,
-            StartAs::AsConfigured => Op::Start,
         };
         self.begin(op);
         let result = self.do_start(mode, timeout, task).await;

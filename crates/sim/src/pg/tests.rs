@@ -239,6 +239,6 @@ async fn a_primary_starts_only_where_that_is_permitted() {
     let a = primary(&world, A).await;
     a.stop(StopMode::Fast, &task()).await.expect("stop");
     let forbidden = TaskHandle { may_be_writable: Arc::new(|| false), ..task() };
-    assert!(a.start(StartAs::AsConfigured, TIMEOUT, &forbidden).await.is_err());
+    assert!(a.start(StartAs::Primary, TIMEOUT, &forbidden).await.is_err());
     a.start(StartAs::Standby(None), TIMEOUT, &forbidden).await.expect("a standby needs no permission");
 }
