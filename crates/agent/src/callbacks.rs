@@ -231,7 +231,7 @@ mod tests {
         let scripts = scripts(&[
             ("on_start", endless("start")),
             ("on_reload", endless("reload")),
-            ("on_stop", format!("touch {}", file("").display())),
+            ("on_stop", format!("sh -c 'touch {}'", file("").display())),
         ]);
         scripts.run(CallbackAction::OnStart, Role::Primary, "demo");
         scripts.run(CallbackAction::OnReload, Role::Primary, "demo");
@@ -253,7 +253,7 @@ mod tests {
     async fn begun_means_that_the_script_is_a_process() {
         let dir = tempfile::tempdir().expect("a directory");
         let out = dir.path().join("out");
-        let scripts = scripts(&[("on_stop", format!("touch {}", out.display()))]);
+        let scripts = scripts(&[("on_stop", format!("sh -c 'touch {}'", out.display()))]);
         scripts.all_begun().await;
         scripts.run(CallbackAction::OnStop, Role::Primary, "demo");
         scripts.all_begun().await;
