@@ -409,7 +409,6 @@ impl Driver {
             Effect::RenewLeader => self.keeper.renew().await,
             Effect::ReleaseLeader => self.keeper.release().await,
             Effect::TouchMember(member) => outcome(store.touch_member(member).await, |()| Outcome::Done),
-            Effect::DeleteMember => outcome(store.delete_member(&self.node.name).await, |()| Outcome::Done),
             Effect::Put { key, value, guard } => {
                 outcome(store.put(key, value, guard_of(*guard)).await, Outcome::Written)
             }

@@ -99,9 +99,4 @@ impl Journal {
         });
         Value::Array(rows.collect())
     }
-
-    /// Everything, for `replay`.
-    pub fn trace(&self) -> Vec<CycleRecord> {
-        self.cycles.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned().collect()
-    }
 }

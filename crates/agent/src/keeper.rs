@@ -109,6 +109,11 @@ impl Keeper {
     /// Prolongs the lease.
     pub async fn renew(&self) -> Outcome {
         let _guard = self.operation.lock().await;
+        self.renew_in_turn().await
+    }
+
+    /// The caller holds `operation`.
+    async fn renew_in_turn(&self) -> Outcome {
         let (started, ttl) = self.begin();
         let result = self.store.renew_leader().await;
         self.conclude(started, ttl, result).await
@@ -219,11 +224,9 @@ impl Keeper {
     /// A lease that was given away or lost while waiting for the turn is left alone.
     async fn renew_if_held(&self) -> Outcome {
         let _guard = self.operation.lock().await;
-        if !matches!(self.lease(), LeaseView::Held(_)) {
+        if !self.holds() {
             return Outcome::Done;
         }
-        let (started, ttl) = self.begin();
-        let result = self.store.renew_leader().await;
-        self.conclude(started, ttl, result).await
+        self.renew_in_turn().await
     }
 }

@@ -67,8 +67,6 @@ pub enum Effect {
     ReleaseLeader,
     /// Publish the member record.
     TouchMember(Box<Member>),
-    /// Remove this node's own member record.
-    DeleteMember,
     /// Write a key of the store.
     Put {
         /// Which.
