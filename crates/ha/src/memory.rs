@@ -40,6 +40,8 @@ pub struct Memory {
     pub unreadable_since: Option<BootTime>,
     /// Since when PostgreSQL runs and does not answer.
     pub silent_since: Option<BootTime>,
+    /// PostgreSQL was stopped so that another node can lead: the lock is given away when it is down, if there is one.
+    pub giving_way: bool,
     /// The timeline whose history was written to the store.
     pub history_written: Option<Timeline>,
     /// PostgreSQL is being stopped in order to start again.

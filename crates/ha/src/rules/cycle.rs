@@ -1,12 +1,12 @@
 //! The order of a cycle.
 
-use model::pg::{ControlState, DataDir, Postmaster, Unfinished};
-use model::{ClusterView, Key, Role, cluster};
+use model::pg::{ControlState, Postmaster, Unfinished};
+use model::{ClusterView, Role};
 
 use super::{End, Ruling, table::*};
 use crate::facts::{Facts, Need};
 use crate::memory::{Divergence, Memory};
-use crate::step::{Effect, Outcome, StopMode, StopPurpose, Task, WriteGuard};
+use crate::step::{Effect, Outcome, StopMode, StopPurpose, Task};
 use crate::view::{LeaseView, StoreView, View};
 
 /// One cycle under way: what is seen, what has been done, and the carry-over as it will be.
@@ -84,6 +84,7 @@ impl<'a> Cycle<'a> {
             return self.no_answer(cluster);
         }
         self.memory.silent_since = None;
+        self.memory.giving_way = false;
         if self.memory.role == Role::Promoted && self.view.pg.is_standby() && !self.mine(cluster) && !self.paused() {
             // A promotion was begun and may still happen.
             self.stop(StopMode::Immediate, StopPurpose::Demote)?;
@@ -145,9 +146,7 @@ impl<'a> Cycle<'a> {
         let since = *self.memory.silent_since.get_or_insert(self.view.now);
         let late = self.view.now.since(since) > self.view.settings.primary_start_timeout;
         if late && self.mine(cluster) && !self.paused() && self.someone_can_take_over(cluster)? {
-            self.memory.retry.failures = self.memory.retry.failures.max(1);
-            self.stop(StopMode::Immediate, StopPurpose::Demote)?;
-            return Ok(End::new(RECOVER_GIVE_UP, "stopping PostgreSQL: it has not answered for too long"));
+            return self.stop_to_give_way(RECOVER_GIVE_UP, "stopping PostgreSQL: it has not answered for too long");
         }
         self.keep_waiting(cluster, NO_ANSWER, "PostgreSQL does not answer, keeping the last known role")
     }
@@ -177,6 +176,14 @@ impl<'a> Cycle<'a> {
 
     pub fn stop(&self, mode: StopMode, purpose: StopPurpose) -> Need<&'a Outcome> {
         self.start(Task::Stop { mode, checkpoint: false, purpose })
+    }
+
+    /// This node holds the lock and must not go on leading: PostgreSQL is stopped at once, and the lock is given away only
+    /// when it is down, which [`Cycle::recover`] (or [`Cycle::unusable_data_dir`]) sees to.
+    pub fn stop_to_give_way(&mut self, rule: RuleId, why: impl Into<String>) -> Ruling {
+        self.memory.giving_way = true;
+        self.stop(StopMode::Immediate, StopPurpose::Demote)?;
+        Ok(End::new(rule, why))
     }
 
     /// Gives the lock away if the store says it is ours.
@@ -234,84 +241,6 @@ impl<'a> Cycle<'a> {
         }
     }
 
-    /// The data directory is empty, or holds what an interrupted clone or bootstrap left.
-    pub fn must_clone(&self) -> bool {
-        self.view.pg.data_dir == DataDir::Empty
-            || matches!(self.view.pg.unfinished, Some(Unfinished::Clone | Unfinished::Bootstrap))
-    }
-
-    fn unusable_data_dir(&mut self, cluster: &ClusterView) -> Need<Option<End>> {
-        match &self.view.pg.data_dir {
-            DataDir::Unreadable(why) => self.unreadable_data_dir(cluster, why).map(Some),
-            DataDir::Incomplete if self.view.pg.unfinished.is_none() => {
-                self.release_if_mine(cluster)?;
-                let text = "the data directory is neither empty nor a PostgreSQL cluster; remove it or point data_dir elsewhere";
-                Ok(Some(End::new(DATA_DIR_FOREIGN, text)))
-            }
-            _ => {
-                self.memory.unreadable_since = None;
-                Ok(None)
-            }
-        }
-    }
-
-    /// A disk that stalls is no reason to give the lock away; one that stays away is: stop first, release then.
-    fn unreadable_data_dir(&mut self, cluster: &ClusterView, why: &str) -> Ruling {
-        let text = format!("the data directory cannot be read: {why}");
-        if self.view.pg.postmaster == Postmaster::Absent {
-            self.release_if_mine(cluster)?;
-            return Ok(End::new(DATA_DIR_UNREADABLE, text).wake_in_ms(1000));
-        }
-        let since = *self.memory.unreadable_since.get_or_insert(self.view.now);
-        if self.view.now.since(since) > self.view.settings.ttl && self.mine(cluster) && !self.paused() {
-            self.stop(StopMode::Immediate, StopPurpose::Demote)?;
-            return Ok(End::new(DATA_DIR_UNREADABLE, format!("stopping PostgreSQL: {text}")));
-        }
-        self.keep_waiting(cluster, DATA_DIR_UNREADABLE, &text)
-    }
-
-    /// Compares the system identifier with the cluster's; writes the key where only a primary may.
-    fn wrong_cluster(&mut self, cluster: &ClusterView) -> Need<Option<End>> {
-        let Some(local) = self.view.pg.system_id().filter(|id| cluster::is_system_id(id)) else {
-            return Ok(None);
-        };
-        let write = |value: &str, guard| Effect::Put { key: Key::Initialize, value: value.to_owned(), guard };
-        match cluster.system_id() {
-            Some(id) if id == local => Ok(None),
-            Some(id) if self.paused() => {
-                self.release_if_mine(cluster)?;
-                let text = format!(
-                    "system ID has changed while in paused mode: {id} in the store, {local} in the data directory"
-                );
-                Ok(Some(End::new(WRONG_CLUSTER, text)))
-            }
-            Some(id) => {
-                self.let_go_of_fence()?;
-                let text =
-                    format!("system ID mismatch, node {} belongs to a different cluster: {id} != {local}", self.me());
-                Ok(Some(End::new(WRONG_CLUSTER, text).exit(1)))
-            }
-            None if self.mine(cluster) => {
-                self.act(write(local, WriteGuard::None))?;
-                Ok(None)
-            }
-            None if cluster.leader.is_some() || self.paused() => Ok(None),
-            None => {
-                if self.view.pg.recovery_configured || self.view.pg.is_standby() {
-                    let text = "the store does not know this cluster and this node is a standby: waiting for the primary; \
-                                if there is none any more, write the system identifier to the initialize key";
-                    return Ok(Some(End::new(STORE_WIPED, text)));
-                }
-                let version = cluster.initialize.as_ref().map(|initialize| initialize.version);
-                let guard = version.map_or(WriteGuard::Absent, WriteGuard::Version);
-                match self.act(write(local, guard))? {
-                    outcome if outcome.succeeded() => Ok(None),
-                    _ => Ok(Some(End::new(STORE_WIPED, "waiting for the initialize key").wake_in_ms(500))),
-                }
-            }
-        }
-    }
-
     /// PostgreSQL is starting and no task of ours awaits it.
     fn starting(&mut self, cluster: &ClusterView) -> Ruling {
         let since = *self.memory.starting_since.get_or_insert(self.view.now);
@@ -337,9 +266,7 @@ impl<'a> Cycle<'a> {
         if self.view.now.since(since) > self.view.settings.primary_start_timeout
             && self.someone_can_take_over(cluster)?
         {
-            self.memory.retry.failures = self.memory.retry.failures.max(1);
-            self.stop(StopMode::Immediate, StopPurpose::Demote)?;
-            return Ok(End::new(RECOVER_GIVE_UP, "stopping PostgreSQL because it took too long to start"));
+            return self.stop_to_give_way(RECOVER_GIVE_UP, "stopping PostgreSQL because it took too long to start");
         }
         Ok(End::new(STARTING, "PostgreSQL is still starting up, keeping the leader lock").wake_in_ms(500))
     }

@@ -51,9 +51,8 @@ impl Cycle<'_> {
     pub fn lead_with_lease(&mut self, cluster: &ClusterView, opening: &str) -> Ruling {
         if self.view.fence.failed && !self.paused() {
             if self.view.pg.is_primary() {
-                // The lock is released when it is down.
-                self.stop(StopMode::Immediate, StopPurpose::Demote)?;
-                return Ok(End::new(LEAD_UNFENCED, "fencing is required and does not work, stopping PostgreSQL"));
+                return self
+                    .stop_to_give_way(LEAD_UNFENCED, "fencing is required and does not work, stopping PostgreSQL");
             }
             self.act(Effect::ReleaseLeader)?;
             return Ok(End::new(LEAD_UNFENCED, "fencing is required and does not work, released the leader lock")

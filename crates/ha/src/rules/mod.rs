@@ -6,6 +6,7 @@
 mod bootstrap;
 mod candidates;
 mod cycle;
+mod data_dir;
 mod divergence;
 mod finished;
 mod follow;

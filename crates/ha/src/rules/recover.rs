@@ -36,7 +36,7 @@ impl Cycle<'_> {
             return Ok(end);
         }
         let give_way = self.view.settings.primary_start_timeout.is_zero() && self.memory.restarting.is_none();
-        if self.memory.retry.failures > 0 || give_way {
+        if self.memory.retry.failures > 0 || self.memory.giving_way || give_way {
             if self.someone_can_take_over(cluster)? {
                 self.act(Effect::ReleaseLeader)?;
                 self.let_go_of_fence()?;
@@ -110,6 +110,7 @@ impl Cycle<'_> {
     }
 
     fn recover_as_standby(&mut self, cluster: &ClusterView) -> Ruling {
+        self.memory.giving_way = false;
         self.let_go_of_fence()?;
         if !self.may_retry() {
             return Ok(End::new(RECOVER_BACKOFF, "the last attempt failed, waiting before the next").wake_in_ms(500));

@@ -1,7 +1,7 @@
 //! PostgreSQL is down.
 
 use ha::memory::{Divergence, Retry};
-use ha::step::{Outcome, ServerPosition, Task};
+use ha::step::{Outcome, ServerPosition, StopMode, StopPurpose, Task};
 use model::lsn::TimelineSwitch;
 use model::pg::{ControlState, Unfinished};
 use model::{Lsn, Timeline};
@@ -188,4 +188,23 @@ fn paused_means_no_start() {
     let mut scene = Scene::of("a", "a").pg_down(ControlState::InProduction);
     scene.view.settings = settings(json!({"pause": true}));
     scene.play().expect("paused-down", &["Disarm", "ReleaseLeader"]);
+}
+
+#[test]
+fn what_was_stopped_to_give_way_gives_way_when_it_is_down() {
+    let mut scene = Scene::of("a", "a");
+    scene.view.pg.server = None;
+    scene.memory.silent_since = Some(NOW.minus(std::time::Duration::from_secs(301)));
+    let stopping = scene.play();
+    stopping.expect("recover-give-up", &["stop Immediate Demote"]);
+
+    // The stop has succeeded, which ends every count of failures.
+    let stop = Task::Stop { mode: StopMode::Immediate, checkpoint: false, purpose: StopPurpose::Demote };
+    let mut scene = Scene::of("a", "a").pg_down(ControlState::InProduction).finished(stop, Ok(()));
+    scene.memory = stopping.verdict.memory;
+    scene.play().expect("recover-give-up", &["on_stop primary", "ReleaseLeader", "Disarm"]);
+
+    // Nobody to give way to: it starts again.
+    scene.peers.clear();
+    scene.play().expect("recover-primary", &["on_stop primary", "RenewLeader", "start primary"]);
 }
