@@ -36,6 +36,10 @@ pub struct FailoverKey {
 }
 
 impl FailoverKey {
+    /// Stands for a time that cannot be read: a moment that has long passed, so that nobody takes the request for an
+    /// immediate one and the leader clears it.
+    pub const UNREADABLE_TIME: jiff::Timestamp = jiff::Timestamp::MIN;
+
     /// True when nothing is requested (`{}` in the store).
     pub fn is_empty(&self) -> bool {
         self.leader.is_none() && self.candidate.is_none() && self.scheduled_at.is_none()

@@ -106,6 +106,10 @@ impl Cycle<'_> {
             (Some(mine), Some(theirs)) if theirs < mine => return None,
             _ => {}
         }
+        if self.view.pg.is_primary() {
+            // What standbys have came from here; they may have received more since this node looked at itself.
+            return None;
+        }
         if peer.wal > position {
             return Some(format!("wal position of {name} {} is ahead of my wal position {position}", peer.wal));
         }

@@ -65,7 +65,10 @@ impl Cycle<'_> {
         self.write_status(cluster)?;
         self.restore_config(cluster)?;
         self.write_history(cluster)?;
-        if let Some(end) = self.consider_switchover(cluster)? {
+        // A request that is still in this view was taken up when the lock was won.
+        if opening.is_empty()
+            && let Some(end) = self.consider_switchover(cluster)?
+        {
             return Ok(end);
         }
         if let Some(end) = self.scheduled_restart()? {

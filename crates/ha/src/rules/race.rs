@@ -17,7 +17,7 @@ impl Cycle<'_> {
         self.stand_guard();
         match self.act(Effect::AcquireLeader)? {
             Outcome::Leased(_) => {
-                self.clear_failover_request(cluster)?;
+                self.take_up_failover_request(cluster)?;
                 self.lead_with_lease(cluster, "acquired session lock as a leader")
             }
             Outcome::Rejected(_) if self.view.pg.is_primary() && !self.paused() => {
@@ -64,7 +64,8 @@ impl Cycle<'_> {
         if self.paused() {
             return Ok(Some("PAUSE: no action, the cluster has no leader".to_owned()));
         }
-        if nofailover {
+        // A primary that runs has nobody to fail over from: it keeps its place.
+        if nofailover && !self.view.pg.is_primary() {
             return Ok(Some("I am not allowed to promote: tag nofailover".to_owned()));
         }
         if self.view.pg.unfinished.is_some() {

@@ -28,6 +28,9 @@ impl Cycle<'_> {
                 self.look_again_ms = Some(ms);
                 return Ok(None);
             }
+            Due::Missed if request.scheduled_at == Some(FailoverKey::UNREADABLE_TIME) => {
+                return self.refuse_switchover(cluster, "the scheduled time cannot be read");
+            }
             Due::Missed => return self.refuse_switchover(cluster, "the scheduled time has passed"),
             Due::Now => {}
         }
@@ -101,6 +104,19 @@ impl Cycle<'_> {
         self.memory.switchover_since = None;
         self.clear_failover_request(cluster)?;
         Ok(Some(End::new(LEAD, format!("switchover is not possible and was cleared: {why}")).wake_in_ms(1000)))
+    }
+
+    /// The lock was taken in a race: the request has done its part. While paused, the candidate is still named until it
+    /// is promoted: other standbys give the lock away then.
+    pub fn take_up_failover_request(&mut self, cluster: &ClusterView) -> Need<()> {
+        let request = cluster.failover.as_ref().filter(|failover| self.paused() && failover.value.leader.is_some());
+        let Some(failover) = request.filter(|failover| failover.value.candidate.is_some()) else {
+            return self.clear_failover_request(cluster);
+        };
+        let kept = FailoverKey { leader: None, ..failover.value.clone() };
+        let value = model::wire::encode_failover(&kept);
+        self.act(Effect::Put { key: Key::Failover, value, guard: WriteGuard::Version(failover.version) })?;
+        Ok(())
     }
 
     /// Empties the failover key, unless somebody changed it meanwhile.

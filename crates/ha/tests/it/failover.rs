@@ -247,3 +247,56 @@ fn old_leader_waits_for_the_new_one_after_handing_over() {
     scene.memory.disarmed = true;
     scene.play().expect("recover-handed-over", &[]);
 }
+
+/// Found in review: a primary whose own tag says that it must not be promoted demoted itself when the key was gone.
+#[test]
+fn nofailover_primary_that_runs_keeps_its_place() {
+    let mut scene = Scene::without_leader("a", "a");
+    scene.view.node.tags.0.insert("nofailover".into(), true.into());
+    scene.play().expect("race-won", &["AcquireLeader"]);
+}
+
+/// A primary that writes all the time looked at itself a moment before its standbys answered.
+#[test]
+fn standbys_that_seem_ahead_of_a_running_primary_do_not_stop_it() {
+    let mut scene = Scene::without_leader("a", "a");
+    scene.peers.get_mut("b").expect("b").wal = Lsn(1500);
+    scene.play().expect("race-won", &["AcquireLeader"]);
+    scene.peers.get_mut("b").expect("b").timeline = Some(Timeline(2));
+    scene.play().expect("race-demote", &["stop Immediate Demote"]);
+}
+
+/// Found in review: the request was emptied, and a candidate that needs more than one attempt to promote would have
+/// given the lock away, as every standby does that holds it while paused.
+#[test]
+fn paused_candidate_that_gets_the_lock_keeps_the_request() {
+    let request = |leader: Option<&str>| {
+        let request = FailoverKey { leader: leader.map(Into::into), candidate: Some("b".into()), scheduled_at: None };
+        Some(Versioned { value: request, version: 4 })
+    };
+    let mut scene = Scene::without_leader("b", "a");
+    scene.view.settings = settings(json!({"pause": true}));
+    scene.memory.disarmed = true;
+    cluster_of(&mut scene).failover = request(Some("a"));
+    scene.play().expect("lead-promote", &["AcquireLeader", r#"put failover {"member":"b"}"#, "promote"]);
+
+    let mut scene = Scene::of("b", "b");
+    scene.view.settings = settings(json!({"pause": true}));
+    scene.memory.disarmed = true;
+    scene.view.pg = Scene::of("b", "a").view.pg;
+    cluster_of(&mut scene).failover = request(None);
+    let played = scene.play();
+    assert_eq!(played.verdict.rule.name(), "lead-promote", "{}", played.verdict.reason);
+}
+
+/// Found in review: a request whose time cannot be read was carried out at once.
+#[test]
+fn request_at_a_time_that_cannot_be_read_is_cleared() {
+    let mut scene = Scene::of("a", "a");
+    let scheduled_at = Some(FailoverKey::UNREADABLE_TIME);
+    let request = FailoverKey { leader: Some("a".into()), candidate: Some("b".into()), scheduled_at };
+    cluster_of(&mut scene).failover = Some(Versioned { value: request, version: 4 });
+    let played = scene.play();
+    played.expect("lead", &["RenewLeader", "put failover {}"]);
+    assert!(played.verdict.reason.contains("cannot be read"), "{}", played.verdict.reason);
+}

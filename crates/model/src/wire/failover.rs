@@ -29,7 +29,7 @@ pub fn decode_failover(text: &str) -> Option<FailoverKey> {
             FailoverKey {
                 leader: string(["leader", "leader"]),
                 candidate: string(["member", "candidate"]),
-                scheduled_at: object.get("scheduled_at").and_then(Value::as_str).and_then(parse_timestamp),
+                scheduled_at: object.get("scheduled_at").and_then(scheduled_at),
             }
         }
         Ok(Value::String(text)) => legacy(&text),
@@ -37,6 +37,16 @@ pub fn decode_failover(text: &str) -> Option<FailoverKey> {
         Err(_) => legacy(text),
     };
     (!failover.is_empty()).then_some(failover)
+}
+
+/// What is no time at all (null, empty text) asks for "at once"; a time that cannot be read does not.
+fn scheduled_at(value: &Value) -> Option<Timestamp> {
+    match value {
+        Value::Null => None,
+        Value::String(text) if text.trim().is_empty() => None,
+        Value::String(text) => Some(parse_timestamp(text).unwrap_or(FailoverKey::UNREADABLE_TIME)),
+        _ => Some(FailoverKey::UNREADABLE_TIME),
+    }
 }
 
 fn legacy(text: &str) -> FailoverKey {
@@ -77,6 +87,21 @@ mod tests {
         let failover = decode_failover("a:b").expect("a request");
         assert_eq!((failover.leader.as_deref(), failover.candidate.as_deref()), (Some("a"), Some("b")));
         assert_eq!(decode_failover(":b").and_then(|f| f.candidate).as_deref(), Some("b"));
+    }
+
+    /// Found in review: such a request was carried out at once.
+    #[test]
+    fn a_time_that_cannot_be_read_is_not_now() {
+        for time in [r#""tomorrow""#, r#""2030-01-02T03:04:05""#, "17", "{}"] {
+            let text = format!(r#"{{"leader":"a","scheduled_at":{time}}}"#);
+            let request = decode_failover(&text).expect("a request");
+            assert_eq!(request.scheduled_at, Some(FailoverKey::UNREADABLE_TIME), "{text}");
+            assert!(!encode_failover(&request).is_empty());
+        }
+        for time in ["null", r#""""#] {
+            let text = format!(r#"{{"leader":"a","scheduled_at":{time}}}"#);
+            assert_eq!(decode_failover(&text).expect("a request").scheduled_at, None, "{text}");
+        }
     }
 
     #[test]
