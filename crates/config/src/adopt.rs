@@ -8,11 +8,11 @@ use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 use model::HostPort;
+use model::controlled::{CONTROLLED, find_controlled};
+use model::libpq::{self, Keywords};
 use model::settings::patch_config;
 use serde_json::{Map, Value, json};
 
-use crate::dsn::Keywords;
-use crate::effective::{CONTROLLED, find_controlled};
 use crate::{env, sample};
 
 /// Parameters that belong to one node: commands, which whoever may change the dynamic configuration could otherwise
@@ -32,20 +32,6 @@ const OTHERWISE: [&str; 11] = [
     "primary_slot_name",
     "promote_trigger_file",
     "synchronous_standby_names",
-];
-/// Parameters of a connection that are kept for the superuser, with the server version they came with.
-const AUTHENTICATION: [(&str, u32); 11] = [
-    ("password", 0),
-    ("sslmode", 0),
-    ("sslcert", 0),
-    ("sslkey", 0),
-    ("sslpassword", 130_000),
-    ("sslrootcert", 0),
-    ("sslcrl", 0),
-    ("sslcrldir", 140_000),
-    ("gssencmode", 120_000),
-    ("channel_binding", 130_000),
-    ("sslnegotiation", 170_000),
 ];
 const LINE_TYPES: [&str; 6] = ["local", "host", "hostssl", "hostnossl", "hostgssenc", "hostnogssenc"];
 const LINE_TYPES_16: [&str; 3] = ["include", "include_if_exists", "include_dir"];
@@ -115,9 +101,9 @@ fn tree(
 
 fn postgresql(server: &Server, connection: &Keywords, ip: IpAddr, notes: &mut Vec<String>) -> Map<String, Value> {
     let mut superuser = Map::from_iter([("username".to_owned(), Value::from(server.user.as_str()))]);
-    for (keyword, since) in AUTHENTICATION {
-        if let Some(value) = connection.get(keyword).filter(|_| server.version >= since) {
-            superuser.insert(keyword.to_owned(), value.as_str().into());
+    for keyword in libpq::credential_keywords().filter(|keyword| server.version >= keyword.since) {
+        if let Some(value) = connection.get(keyword.name) {
+            superuser.insert(keyword.name.to_owned(), value.as_str().into());
         }
     }
     superuser.entry("password").or_insert("#FIXME".into());
@@ -266,7 +252,7 @@ mod tests {
 
     #[test]
     fn the_servers_answers_become_a_configuration() {
-        let connection = crate::dsn::parse("host=h password=p sslmode=require sslnegotiation=direct").expect("sound");
+        let connection = libpq::parse("host=h password=p sslmode=require sslnegotiation=direct").expect("sound");
         let ip = Ipv4Addr::new(10, 0, 0, 1).into();
         let (tree, notes) = tree(&server(), &connection, "n1", ip, &Map::new());
         assert_eq!(

@@ -4,113 +4,21 @@
 
 use std::collections::BTreeMap;
 
-use model::units::{Base, bool_of, int_of};
+use model::controlled::{CONTROLLED, Controlled, find_controlled};
+use model::libpq;
+use model::units::bool_of;
 use model::{Role, Settings};
 use serde_json::{Map, Value};
 
 use crate::local::absolute;
 use crate::{LocalConfig, tree};
 
-/// How a value of a controlled parameter is accepted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Accept {
-    /// Never taken from a configuration: it follows from other settings.
-    Never,
-    /// `hot_standby`, `replica` or `logical`.
-    WalLevel,
-    /// True only.
-    True,
-    /// A boolean.
-    Bool,
-    /// A whole number of at least this much.
-    Int(i64),
-    /// A size of at least this many megabytes.
-    Megabytes(i64),
-}
-
-/// A parameter that all nodes must agree on. It is set on the command line of the server.
-#[derive(Clone, Copy, Debug)]
-pub struct Controlled {
-    /// Name.
-    pub name: &'static str,
-    /// Value where the dynamic configuration gives none; `None`: not set then.
-    pub default: Option<&'static str>,
-    /// Which values are accepted.
-    pub accept: Accept,
-}
-
-const fn controlled(name: &'static str, default: Option<&'static str>, accept: Accept) -> Controlled {
-    Controlled { name, default, accept }
-}
-
-/// Controlled parameters in the order of the command line. `wal_level` is spelled as PostgreSQL 9.6 and later do; of
-/// `wal_keep_segments` and `wal_keep_size` the server's version picks one, and fills in its default (128 MB).
-pub const CONTROLLED: &[Controlled] = &[
-    controlled("listen_addresses", None, Accept::Never),
-    controlled("port", None, Accept::Never),
-    controlled("cluster_name", None, Accept::Never),
-    controlled("wal_level", Some("replica"), Accept::WalLevel),
-    controlled("hot_standby", Some("on"), Accept::True),
-    controlled("max_connections", Some("100"), Accept::Int(25)),
-    controlled("max_wal_senders", Some("10"), Accept::Int(3)),
-    controlled("wal_keep_segments", None, Accept::Int(1)),
-    controlled("wal_keep_size", None, Accept::Megabytes(16)),
-    controlled("max_prepared_transactions", Some("0"), Accept::Int(0)),
-    controlled("max_locks_per_transaction", Some("64"), Accept::Int(32)),
-    controlled("track_commit_timestamp", Some("off"), Accept::Bool),
-    controlled("max_replication_slots", Some("10"), Accept::Int(4)),
-    controlled("max_worker_processes", Some("8"), Accept::Int(2)),
-    controlled("wal_log_hints", Some("on"), Accept::Bool),
-];
-
 /// Keys of `postgresql` that belong to one node and are discarded from the dynamic configuration.
 const LOCAL_ONLY: [&str; 7] =
     ["connect_address", "proxy_address", "listen", "config_dir", "data_dir", "pgpass", "authentication"];
 
-/// Keys of a role's section under `postgresql.authentication`.
-const AUTHENTICATION_KEYS: [&str; 12] = [
-    "username",
-    "password",
-    "sslmode",
-    "sslcert",
-    "sslkey",
-    "sslpassword",
-    "sslrootcert",
-    "sslcrl",
-    "sslcrldir",
-    "gssencmode",
-    "channel_binding",
-    "sslnegotiation",
-];
-
 /// Settings that are paths, made absolute so that children may run in any directory.
 const PATHS: [&str; 4] = ["data_dir", "config_dir", "pgpass", "bin_dir"];
-
-/// The row of a controlled parameter; names of parameters know no case.
-pub fn find_controlled(name: &str) -> Option<&'static Controlled> {
-    CONTROLLED.iter().find(|row| row.name.eq_ignore_ascii_case(name))
-}
-
-impl Accept {
-    /// The value in the form in which it is set, or `None` if it is not accepted.
-    pub(crate) fn normalise(self, value: &Value) -> Option<Value> {
-        let on_off = |flag: bool| Value::from(if flag { "on" } else { "off" });
-        match self {
-            Accept::Never => None,
-            Accept::WalLevel => match value.as_str()?.to_ascii_lowercase().as_str() {
-                "hot_standby" | "replica" => Some("replica".into()),
-                "logical" => Some("logical".into()),
-                _ => None,
-            },
-            Accept::True => bool_of(value).filter(|flag| *flag).map(on_off),
-            Accept::Bool => bool_of(value).map(on_off),
-            Accept::Int(least) => int_of(value, Base::Plain).filter(|number| *number >= least).map(Value::from),
-            Accept::Megabytes(least) => {
-                int_of(value, Base::Bytes(1 << 20)).filter(|size| *size >= least).map(|_| value.clone())
-            }
-        }
-    }
-}
 
 impl LocalConfig {
     /// The `postgresql` section in force under this dynamic configuration: for all roles, see [`for_role`] for one.
@@ -157,7 +65,7 @@ impl LocalConfig {
         }
         if let Some(Value::Object(roles)) = result.get_mut("authentication") {
             for role in roles.values_mut().filter_map(Value::as_object_mut) {
-                role.retain(|key, _| AUTHENTICATION_KEYS.contains(&key.as_str()));
+                role.retain(|key, _| key == "username" || libpq::credential_keywords().any(|known| known.name == key));
             }
         }
         for key in PATHS {

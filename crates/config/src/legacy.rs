@@ -6,9 +6,9 @@
 //! cluster as well as the node: what is shared by the cluster becomes `bootstrap.dcs`, which makes such a file one that
 //! may create a cluster, as it always was.
 
+use model::controlled::find_controlled;
 use serde_json::{Map, Value};
 
-use crate::effective::find_controlled;
 use crate::{stores, tree};
 
 type Tree = Map<String, Value>;

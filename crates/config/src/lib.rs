@@ -9,7 +9,6 @@
 pub mod adopt;
 pub mod cache;
 pub mod check;
-pub mod dsn;
 pub mod effective;
 pub mod env;
 mod error;

@@ -2,10 +2,10 @@
 
 use std::net::{IpAddr, Ipv4Addr, ToSocketAddrs, UdpSocket};
 
+use model::controlled::CONTROLLED;
 use model::settings::patch_config;
 use serde_json::{Map, Value, json};
 
-use crate::effective::CONTROLLED;
 use crate::startup::find_program;
 use crate::{env, probe, schema, stores, tree, yaml};
 

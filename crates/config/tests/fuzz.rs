@@ -1,6 +1,6 @@
 //! Whatever files, the environment, the store and PostgreSQL's files say: no panic, and no secret in what is shown.
 
-use config::{LocalConfig, adopt, check, dsn, effective, env, schema, yaml};
+use config::{LocalConfig, adopt, check, effective, env, schema, yaml};
 use model::units::{Base, int_of, parse_bool, parse_int};
 use model::{HostPort, Lsn, Role, Settings};
 use proptest::prelude::*;
@@ -184,7 +184,7 @@ proptest! {
     #[test]
     fn connection_strings_never_panic(text in "(postgres(ql)?://)?[a-z0-9=' \\\\%@:/?&,\\[\\]\u{e9}]{0,40}") {
         let _ = (HostPort::parse(&text, 5432), HostPort::from_url(&text));
-        if let Ok(keywords) = dsn::parse(&text) {
+        if let Ok(keywords) = model::libpq::parse(&text) {
             let _ = adopt::text(&adopt::Server::default(), &keywords);
         }
     }

@@ -7,7 +7,9 @@
 
 pub mod cluster;
 pub mod conninfo;
+pub mod controlled;
 pub mod key;
+pub mod libpq;
 pub mod lsn;
 pub mod member;
 pub mod peer;

@@ -51,6 +51,17 @@ pub fn parse_int(text: &str, base: Base) -> Option<i64> {
     (rounded.is_finite() && rounded.abs() < 9.2e18).then_some(rounded as i64)
 }
 
+/// [`parse_int`] without rounding.
+pub fn parse_real(text: &str, base: Base) -> Option<f64> {
+    let (number, unit) = split_number(text.trim())?;
+    let factor = unit_factor(unit.trim(), base)?;
+    let value = match number {
+        Number::Integer(integer) => integer as f64,
+        Number::Real(real) => real,
+    } * factor;
+    value.is_finite().then_some(value)
+}
+
 /// [`parse_int`] on a JSON value.
 pub fn int_of(value: &Value, base: Base) -> Option<i64> {
     match value {
@@ -167,6 +178,20 @@ mod tests {
             ("99999999999999999999", Base::Plain, None),
         ] {
             assert_eq!(parse_int(text, base), expected, "{text:?} {base:?}");
+        }
+    }
+
+    #[test]
+    fn reals_keep_their_fraction() {
+        let milliseconds = Base::Micros(1000);
+        for (text, base, expected) in [
+            ("0.5", Base::Plain, Some(0.5)),
+            ("1500us", milliseconds, Some(1.5)),
+            ("2", milliseconds, Some(2.0)),
+            ("1e400", Base::Plain, None),
+            ("1kB", milliseconds, None),
+        ] {
+            assert_eq!(parse_real(text, base), expected, "{text}");
         }
     }
 

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use config::adopt::{Server, parameters_to_ask};
-use config::dsn::{self, Keywords};
+use model::libpq::{self, Keywords};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
@@ -86,7 +86,7 @@ pub fn ask(dsn: Option<&str>) -> Result<(Server, Keywords), String> {
 /// Keywords of the DSN, and of the environment what they leave open.
 fn connection(dsn: Option<&str>) -> Result<Keywords, String> {
     let mut keywords = match dsn {
-        Some(text) => dsn::parse(text).map_err(|error| format!("--dsn: {error}"))?,
+        Some(text) => libpq::parse(text).map_err(|error| format!("--dsn: {error}"))?,
         None => Keywords::new(),
     };
     if let Some(unknown) = keywords.keys().find(|key| VARIABLES.iter().all(|(keyword, _)| keyword != key)) {

@@ -1,32 +1,8 @@
 //! libpq connection strings (PostgreSQL documentation, 34.1.1) and password files (34.16).
 
-use model::HostPort;
+use model::{HostPort, libpq};
 
 use crate::config::{Credentials, PgConfig};
-
-/// Keywords in the order they are written, with the first version whose libpq knows them.
-const ORDER: &[(&str, u32)] = &[
-    ("dbname", 0),
-    ("user", 0),
-    ("passfile", 100_000),
-    ("password", 0),
-    ("host", 0),
-    ("port", 0),
-    ("sslmode", 0),
-    ("sslcompression", 0),
-    ("sslcert", 0),
-    ("sslkey", 0),
-    ("sslpassword", 130_000),
-    ("sslrootcert", 0),
-    ("sslcrl", 0),
-    ("sslcrldir", 140_000),
-    ("application_name", 0),
-    ("krbsrvname", 0),
-    ("gssencmode", 120_000),
-    ("channel_binding", 130_000),
-    ("target_session_attrs", 100_000),
-    ("sslnegotiation", 170_000),
-];
 
 /// A connection string under construction.
 #[derive(Clone, Debug, Default)]
@@ -49,9 +25,9 @@ impl Dsn {
 
     /// `keyword=value` in the fixed order, without what this version's libpq does not know.
     pub fn render(&self, version: u32) -> String {
-        let parts = ORDER.iter().filter(|(_, since)| version >= *since).filter_map(|(keyword, _)| {
-            let (_, value) = self.0.iter().find(|(known, _)| known == keyword)?;
-            Some(format!("{keyword}={}", escaped(value)))
+        let parts = libpq::KEYWORDS.iter().filter(|keyword| version >= keyword.since).filter_map(|keyword| {
+            let (name, value) = self.0.iter().find(|(known, _)| known == keyword.name)?;
+            Some(format!("{name}={}", libpq::escaped(value)))
         });
         parts.collect::<Vec<_>>().join(" ")
     }
@@ -72,67 +48,11 @@ pub(crate) fn dsn(config: &PgConfig, credentials: &Credentials, address: &HostPo
     }
 }
 
-fn escaped(value: &str) -> String {
-    let mut text = String::with_capacity(value.len());
-    for c in value.chars() {
-        if matches!(c, '\'' | '\\' | ' ') {
-            text.push('\\');
-        }
-        text.push(c);
-    }
-    text
-}
-
-/// Keywords and values of a connection string; `None` when it is malformed.
-pub(crate) fn parse(text: &str) -> Option<Vec<(String, String)>> {
-    let mut pairs = Vec::new();
-    let mut rest = text.trim_start();
-    while !rest.is_empty() {
-        let (keyword, after) = rest.split_once('=')?;
-        let after = after.trim_start();
-        let quoted = after.starts_with('\'');
-        let mut chars = after.char_indices().skip(usize::from(quoted));
-        let mut value = String::new();
-        let mut end = after.len();
-        let mut closed = !quoted;
-        while let Some((index, c)) = chars.next() {
-            match c {
-                '\\' => value.push(chars.next()?.1),
-                '\'' if quoted => {
-                    end = index + 1;
-                    closed = true;
-                    break;
-                }
-                c if c.is_whitespace() && !quoted => {
-                    end = index;
-                    break;
-                }
-                other => value.push(other),
-            }
-        }
-        if !closed {
-            return None;
-        }
-        pairs.push((keyword.trim().to_owned(), value));
-        rest = after[end..].trim_start();
-    }
-    Some(pairs)
-}
-
 /// The server a connection string names. Of several hosts all are kept, as text, with the first port.
 pub(crate) fn address(text: &str) -> Option<HostPort> {
-    if text.starts_with("postgres://") || text.starts_with("postgresql://") {
-        return HostPort::from_url(text).map(|mut address| {
-            if address.port == 0 {
-                address.port = 5432;
-            }
-            address
-        });
-    }
-    let pairs = parse(text)?;
-    let value = |keyword: &str| pairs.iter().rev().find(|(known, _)| known == keyword).map(|(_, value)| value);
-    let host = value("host").or_else(|| value("hostaddr"))?.clone();
-    let port = value("port").and_then(|port| port.split(',').next()?.parse().ok()).unwrap_or(5432);
+    let keywords = libpq::parse(text).ok()?;
+    let host = keywords.get("host").or_else(|| keywords.get("hostaddr"))?.clone();
+    let port = keywords.get("port").and_then(|port| port.split(',').next()?.parse().ok()).unwrap_or(5432);
     Some(HostPort { host, port })
 }
 
@@ -206,8 +126,8 @@ mod tests {
         #[test]
         fn rendered_values_parse_back(value in "[^\u{0}\\s]{1,20}") {
             let text = Dsn::default().set("user", &value).set("port", "1").render(150_000);
-            let pairs = parse(&text).expect("well-formed");
-            prop_assert_eq!(&pairs[0].1, &value);
+            let keywords = libpq::parse(&text).expect("well-formed");
+            prop_assert_eq!(keywords.get("user"), Some(&value));
         }
 
         #[test]

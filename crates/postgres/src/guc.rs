@@ -6,57 +6,15 @@
 use std::collections::BTreeMap;
 
 use model::Role;
-use model::units::{Base, parse_bool, parse_int};
+use model::controlled::{Accept, CONTROLLED, Controlled, find_controlled};
+use model::units::{Base, parse_bool, parse_int, parse_real};
+use serde_json::Value;
 
+use crate::catalogue::{self, base_of};
 use crate::config::PgConfig;
 use crate::control::ControlFile;
 use crate::recovery::is_recovery_parameter;
 
-/// Which values of a controlled parameter are accepted; others are replaced by the default.
-enum Accept {
-    /// Never from `parameters`.
-    Never,
-    /// One of the names of `wal_level`.
-    WalLevel,
-    /// Only true.
-    True,
-    /// `on` or `off`.
-    Bool,
-    /// A whole number, at least this.
-    Int(i64),
-}
-
-struct Controlled {
-    name: &'static str,
-    default: &'static str,
-    accept: Accept,
-    /// `server_version_num` of the release that has it.
-    since: u32,
-}
-
-const fn controlled(name: &'static str, default: &'static str, accept: Accept, since: u32) -> Controlled {
-    Controlled { name, default, accept, since }
-}
-
-/// In the order of the command line.
-const CONTROLLED: &[Controlled] = &[
-    controlled("listen_addresses", "", Accept::Never, 0),
-    controlled("port", "", Accept::Never, 0),
-    controlled("cluster_name", "", Accept::Never, 90_500),
-    controlled("wal_level", "hot_standby", Accept::WalLevel, 0),
-    controlled("hot_standby", "on", Accept::True, 0),
-    controlled("max_connections", "100", Accept::Int(25), 0),
-    controlled("max_wal_senders", "10", Accept::Int(3), 0),
-    controlled("max_prepared_transactions", "0", Accept::Int(0), 0),
-    controlled("max_locks_per_transaction", "64", Accept::Int(32), 0),
-    controlled("track_commit_timestamp", "off", Accept::Bool, 90_500),
-    controlled("max_replication_slots", "10", Accept::Int(4), 90_400),
-    controlled("max_worker_processes", "8", Accept::Int(2), 90_400),
-    controlled("wal_log_hints", "on", Accept::Bool, 90_400),
-];
-
-/// Controlled, but only in the file: both can be changed without a restart.
-const WAL_KEEP: [&str; 2] = ["wal_keep_segments", "wal_keep_size"];
 const WAL_KEEP_DEFAULT_MB: i64 = 128;
 const SEGMENT_MB: i64 = 16;
 
@@ -114,9 +72,9 @@ impl Effective {
 pub(crate) fn effective(config: &PgConfig, version: u32, role: Role) -> Effective {
     let asked = &config.parameters.base;
     let mut notes = Vec::new();
-    let controlled: Vec<(&'static str, String)> = CONTROLLED
+    let mut controlled: Vec<(&'static str, String)> = CONTROLLED
         .iter()
-        .filter(|parameter| version >= parameter.since)
+        .filter(|parameter| parameter.on_command_line && version >= parameter.since)
         .map(|parameter| (parameter.name, value_of(parameter, config, version, &mut notes)))
         .collect();
     let mut file = asked.clone();
@@ -134,17 +92,23 @@ pub(crate) fn effective(config: &PgConfig, version: u32, role: Role) -> Effectiv
     file.extend(controlled.iter().map(|(name, value)| ((*name).to_owned(), value.clone())));
     let (name, value) = wal_keep(asked, version);
     file.insert(name.to_owned(), value);
+    notes.extend(catalogue::correct(&mut file, version));
+    for (name, value) in &mut controlled {
+        if let Some(corrected) = file.get(*name) {
+            value.clone_from(corrected);
+        }
+    }
     Effective { controlled, file, notes }
 }
 
 /// Whether a parameter is controlled.
 pub(crate) fn is_controlled(name: &str) -> bool {
-    WAL_KEEP.contains(&name) || CONTROLLED.iter().any(|parameter| parameter.name == name)
+    find_controlled(name).is_some()
 }
 
 /// Names of the parameters on the command line.
 pub(crate) fn command_line_names() -> impl Iterator<Item = &'static str> {
-    CONTROLLED.iter().map(|parameter| parameter.name)
+    CONTROLLED.iter().filter(|parameter| parameter.on_command_line).map(|parameter| parameter.name)
 }
 
 fn value_of(parameter: &Controlled, config: &PgConfig, version: u32, notes: &mut Vec<String>) -> String {
@@ -154,71 +118,47 @@ fn value_of(parameter: &Controlled, config: &PgConfig, version: u32, notes: &mut
         "cluster_name" => return config.scope.clone(),
         _ => {}
     }
+    let default = parameter.default.unwrap_or_default();
     let asked = config.parameters.base.get(parameter.name);
-    let accepted = asked.filter(|value| {
-        let fits = accepts(&parameter.accept, value);
-        if !fits {
+    let accepted = asked.map(|value| (value, normalised(parameter.accept, value)));
+    let value = match accepted {
+        Some((_, Some(value))) => value,
+        Some((value, None)) => {
             notes.push(format!(
-                "postgresql.parameters.{} {value:?} is not accepted; {} is used",
-                parameter.name, parameter.default
+                "postgresql parameter {}={value} failed validation, defaulting to {default}",
+                parameter.name
             ));
+            default.to_owned()
         }
-        fits
-    });
-    let value = accepted.map_or(parameter.default, String::as_str);
-    match parameter.accept {
-        Accept::WalLevel => match value.to_ascii_lowercase().as_str() {
-            "logical" => "logical".to_owned(),
-            _ if version >= 90_600 => "replica".to_owned(),
-            _ => "hot_standby".to_owned(),
-        },
-        _ => value.to_owned(),
+        None => default.to_owned(),
+    };
+    match value.as_str() {
+        "replica" if parameter.accept == Accept::WalLevel && version < 90_600 => "hot_standby".to_owned(),
+        _ => value,
     }
 }
 
-fn accepts(rule: &Accept, value: &str) -> bool {
-    match rule {
-        Accept::Never => false,
-        Accept::WalLevel => {
-            matches!(value.to_ascii_lowercase().as_str(), "hot_standby" | "replica" | "logical")
-        }
-        Accept::True => parse_bool(value) == Some(true),
-        Accept::Bool => parse_bool(value).is_some(),
-        Accept::Int(least) => parse_int(value, Base::Plain).is_some_and(|number| number >= *least),
-    }
+/// The value in the form in which it is set, if it is accepted.
+fn normalised(rule: Accept, value: &str) -> Option<String> {
+    let value = rule.normalise(&Value::from(value))?;
+    Some(value.as_str().map_or_else(|| value.to_string(), str::to_owned))
 }
 
 /// `wal_keep_size` (13 and later) or `wal_keep_segments`, whichever of the two was asked for.
 fn wal_keep(asked: &Parameters, version: u32) -> (&'static str, String) {
-    let size_mb = asked.get("wal_keep_size").and_then(|text| parse_int(text, Base::Bytes(1 << 20)));
-    let size_mb = size_mb.filter(|mb| *mb >= SEGMENT_MB);
-    let segments = asked.get("wal_keep_segments").and_then(|text| parse_int(text, Base::Plain));
-    let segments = segments.filter(|count| *count >= 1);
+    let accepted = |name: &str| {
+        let value = asked.get(name)?;
+        find_controlled(name).and_then(|row| normalised(row.accept, value))
+    };
+    let size = accepted("wal_keep_size");
+    let segments = accepted("wal_keep_segments").and_then(|text| parse_int(&text, Base::Plain));
     if version >= 130_000 {
-        let native = asked.get("wal_keep_size").filter(|_| size_mb.is_some()).cloned();
-        let converted = segments.map(|count| count.saturating_mul(SEGMENT_MB)).unwrap_or(WAL_KEEP_DEFAULT_MB);
-        ("wal_keep_size", native.unwrap_or_else(|| format!("{converted}MB")))
+        let converted = segments.map_or(WAL_KEEP_DEFAULT_MB, |count| count.saturating_mul(SEGMENT_MB));
+        ("wal_keep_size", size.unwrap_or_else(|| format!("{converted}MB")))
     } else {
-        let converted = (size_mb.unwrap_or(WAL_KEEP_DEFAULT_MB) + SEGMENT_MB / 2) / SEGMENT_MB;
+        let size_mb = size.and_then(|text| parse_int(&text, Base::Bytes(1 << 20))).unwrap_or(WAL_KEEP_DEFAULT_MB);
+        let converted = size_mb.saturating_add(SEGMENT_MB / 2) / SEGMENT_MB;
         ("wal_keep_segments", segments.unwrap_or(converted).to_string())
-    }
-}
-
-/// The base unit a parameter of `pg_settings.unit` is counted in.
-fn base_of(unit: &str) -> Base {
-    match unit {
-        "B" => Base::Bytes(1),
-        "kB" => Base::Bytes(1 << 10),
-        "8kB" => Base::Bytes(8 << 10),
-        "16MB" => Base::Bytes(16 << 20),
-        "MB" => Base::Bytes(1 << 20),
-        "ms" => Base::Micros(1000),
-        "s" => Base::Micros(1_000_000),
-        "min" => Base::Micros(60_000_000),
-        _ => match unit.strip_suffix("kB").and_then(|blocks| blocks.parse::<u64>().ok()) {
-            Some(kilobytes) => Base::Bytes(kilobytes << 10),
-            None => Base::Plain,
-        },
     }
 }
 
@@ -230,8 +170,8 @@ pub(crate) fn same_value(a: &str, b: &str, vartype: &str, unit: &str) -> bool {
             let number = |text| parse_int(text, base_of(unit));
             number(a).is_some() && number(a) == number(b)
         }
-        "real" => match (a.trim().parse::<f64>(), b.trim().parse::<f64>()) {
-            (Ok(a), Ok(b)) => a == b,
+        "real" => match (parse_real(a, base_of(unit)), parse_real(b, base_of(unit))) {
+            (Some(a), Some(b)) => a == b,
             _ => a == b,
         },
         "enum" => a.eq_ignore_ascii_case(b),
@@ -323,7 +263,7 @@ mod tests {
     fn values_compare_by_meaning() {
         assert!(same_value("on", "true", "bool", ""));
         assert!(same_value("16384", "128MB", "integer", "8kB"));
-        assert!(same_value("0.10", "0.1", "real", ""));
+        assert!(same_value("0.10", "0.1", "real", "") && same_value("2", "2000us", "real", "ms"));
         assert!(!same_value("a", "A", "string", "") && same_value("a", "A", "enum", ""));
         assert_eq!(human_value("16384", "integer", "8kB"), "128MB");
         assert_eq!(human_value("300", "integer", "s"), "5min");

@@ -11,6 +11,7 @@
 mod archive;
 mod basebackup;
 mod bootstrap;
+pub mod catalogue;
 mod client;
 mod conf_text;
 pub mod config;

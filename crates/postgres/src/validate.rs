@@ -58,25 +58,25 @@ pub(crate) async fn correct(
 }
 
 fn apply(complaint: &Complaint, parameters: &mut Parameters) -> bool {
+    let (Complaint::Refused(named) | Complaint::OutOfRange(named, _)) = complaint;
+    // The server spells names its own way (`TimeZone`).
+    let Some(name) = parameters.keys().find(|key| key.eq_ignore_ascii_case(named)).cloned() else { return false };
     match complaint {
-        Complaint::Refused(name) => match parameters.remove(name) {
-            Some(value) => {
-                tracing::warn!("postgresql.parameters.{name} {value:?} is refused by this PostgreSQL; it is not used");
-                true
-            }
-            None => false,
-        },
-        Complaint::OutOfRange(name, bound) => match parameters.insert(name.clone(), bound.clone()) {
-            Some(old) if old != *bound => {
+        Complaint::Refused(_) => {
+            let value = parameters.remove(&name).unwrap_or_default();
+            tracing::warn!(
+                "Removing unexpected parameter={name} value={value} from the config: this PostgreSQL refuses \
+                 postgresql.parameters.{name}"
+            );
+            true
+        }
+        Complaint::OutOfRange(_, bound) => {
+            let old = parameters.insert(name.clone(), bound.clone()).unwrap_or_default();
+            if old != *bound {
                 tracing::warn!("postgresql.parameters.{name} {old:?} is out of range; {bound} is used");
-                true
             }
-            Some(_) => false,
-            None => {
-                parameters.remove(name);
-                false
-            }
-        },
+            old != *bound
+        }
     }
 }
 
@@ -117,6 +117,13 @@ fn complaint(line: &str) -> Option<Complaint> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn names_know_no_case() {
+        let mut parameters = Parameters::from([("timezone".to_owned(), "Nowhere".to_owned())]);
+        assert!(apply(&Complaint::Refused("TimeZone".to_owned()), &mut parameters));
+        assert!(parameters.is_empty() && !apply(&Complaint::Refused("TimeZone".to_owned()), &mut parameters));
+    }
 
     #[test]
     fn what_the_server_says() {

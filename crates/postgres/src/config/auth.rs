@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
+use model::libpq::{Purpose, credential_keywords};
+
 use super::reader::Reader;
 
 /// Text that never shows in logs.
@@ -40,19 +42,6 @@ pub struct Credentials {
     pub keywords: BTreeMap<String, String>,
 }
 
-/// Keywords of libpq that credentials may hold.
-const KEYWORDS: &[&str] = &[
-    "sslmode",
-    "sslcert",
-    "sslkey",
-    "sslrootcert",
-    "sslcrl",
-    "sslcrldir",
-    "gssencmode",
-    "channel_binding",
-    "sslnegotiation",
-];
-
 /// Superuser, replication and rewind credentials. Without an `authentication` section the older spellings
 /// `postgresql.superuser`, `postgresql.replication` and `postgresql.pg_rewind` are read.
 pub(super) fn credentials(reader: &Reader<'_>) -> Result<(Credentials, Credentials, Option<Credentials>), String> {
@@ -85,9 +74,9 @@ pub(super) fn one(reader: &Reader<'_>, key: &str, path: &str) -> Result<Option<C
     let Some(section) = reader.section(key)? else { return Ok(None) };
     let inner = Reader::new(section, path);
     let mut keywords = BTreeMap::new();
-    for keyword in KEYWORDS {
-        if let Some(value) = inner.text(keyword)? {
-            keywords.insert((*keyword).to_owned(), value);
+    for keyword in credential_keywords().filter(|keyword| keyword.purpose == Purpose::Credential) {
+        if let Some(value) = inner.text(keyword.name)? {
+            keywords.insert(keyword.name.to_owned(), value);
         }
     }
     Ok(Some(Credentials {

@@ -1,6 +1,75 @@
-//! Connection strings of libpq: `host=a user=b` or `postgresql://b@a/db` (PostgreSQL documentation, 34.1.1).
+//! Connection strings of libpq, `host=a user=b` or `postgresql://b@a/db` (PostgreSQL documentation, 34.1.1): their
+//! keywords, reading and quoting.
 
 use std::collections::BTreeMap;
+
+/// What a keyword is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Purpose {
+    /// Where to connect, and as whom.
+    Target,
+    /// How a role authenticates: may stand in a section under `postgresql.authentication`.
+    Credential,
+    /// The same, and its value is a secret.
+    Secret,
+}
+
+/// A keyword of connection strings.
+#[derive(Clone, Copy, Debug)]
+pub struct Keyword {
+    /// Name.
+    pub name: &'static str,
+    /// `server_version_num` of the first release whose libpq knows it; 0 for all that are supported.
+    pub since: u32,
+    /// What it is for.
+    pub purpose: Purpose,
+}
+
+const fn keyword(name: &'static str, since: u32, purpose: Purpose) -> Keyword {
+    Keyword { name, since, purpose }
+}
+
+/// Keywords in the order in which they are written.
+pub const KEYWORDS: &[Keyword] = &[
+    keyword("dbname", 0, Purpose::Target),
+    keyword("user", 0, Purpose::Target),
+    keyword("passfile", 100_000, Purpose::Target),
+    keyword("password", 0, Purpose::Secret),
+    keyword("host", 0, Purpose::Target),
+    keyword("port", 0, Purpose::Target),
+    keyword("sslmode", 0, Purpose::Credential),
+    keyword("sslcompression", 0, Purpose::Target),
+    keyword("sslcert", 0, Purpose::Credential),
+    keyword("sslkey", 0, Purpose::Credential),
+    keyword("sslpassword", 130_000, Purpose::Secret),
+    keyword("sslrootcert", 0, Purpose::Credential),
+    keyword("sslcrl", 0, Purpose::Credential),
+    keyword("sslcrldir", 140_000, Purpose::Credential),
+    keyword("application_name", 0, Purpose::Target),
+    keyword("krbsrvname", 0, Purpose::Target),
+    keyword("gssencmode", 120_000, Purpose::Credential),
+    keyword("channel_binding", 130_000, Purpose::Credential),
+    keyword("target_session_attrs", 100_000, Purpose::Target),
+    keyword("sslnegotiation", 170_000, Purpose::Credential),
+];
+
+/// Keywords that a role's credentials may hold, secrets included. The role itself is called `username` there, not
+/// `user`.
+pub fn credential_keywords() -> impl Iterator<Item = &'static Keyword> {
+    KEYWORDS.iter().filter(|keyword| keyword.purpose != Purpose::Target)
+}
+
+/// A value as it stands behind `keyword=`, without quotes.
+pub fn escaped(value: &str) -> String {
+    let mut text = String::with_capacity(value.len());
+    for c in value.chars() {
+        if matches!(c, '\'' | '\\' | ' ') {
+            text.push('\\');
+        }
+        text.push(c);
+    }
+    text
+}
 
 /// Keywords of a connection and their values.
 pub type Keywords = BTreeMap<String, String>;
