@@ -120,9 +120,8 @@ impl Tasks {
                 tracing::error!("{} failed: {why}", ha::rules::task_name(&task));
             }
             let mut slot = lock(&slot);
-            if slot.running.as_ref().is_some_and(|running| running.task.id == id) {
-                slot.running = None;
-                slot.finished = Some(FinishedTask { id, task, outcome });
+            if let Some(ended) = slot.running.take_if(|running| running.task.id == id) {
+                slot.finished = Some(FinishedTask { id, task, progress: ended.task.progress, outcome });
             }
             drop(slot);
             wake.notify_one();

@@ -103,6 +103,10 @@ fn handle(task: &TaskHandle) -> postgres::TaskHandle {
             progress(match report {
                 postgres::Progress::ShutDown(lsn) => Progress::ShutDown(lsn),
                 postgres::Progress::Starting => Progress::Starting,
+                postgres::Progress::CustomBootstrap => Progress::CustomBootstrap,
+                postgres::Progress::Restored => Progress::Restored,
+                postgres::Progress::PrePromote => Progress::PrePromote,
+                postgres::Progress::Promoting => Progress::Promoting,
             });
         }),
     }

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use model::pg::Upstream;
 use model::{BootTime, ClusterView, MemberState, Role, Timeline};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -64,6 +65,10 @@ pub struct Memory {
     pub silent_receiver_since: Option<BootTime>,
     /// When the lock was handed over: the new leader is awaited.
     pub handed_over_at: Option<BootTime>,
+    /// Whom the server goes on following although it was told otherwise: telling it again changes nothing.
+    pub kept_upstream: Option<KeptUpstream>,
+    /// When the user's `pre_promote` failed: the lock was given away, and is left to others for a while.
+    pub pre_promote_failed_at: Option<BootTime>,
     /// An operator asked for a new copy: from the leader, by base backup, where true.
     pub reinit: Option<bool>,
 }
@@ -103,6 +108,17 @@ pub enum AfterPromote {
     CheckpointPending,
     /// Done: others may rewind.
     CheckpointDone,
+}
+
+/// A standby whose own configuration wins over what it is told.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeptUpstream {
+    /// Whom it was told to follow.
+    pub wanted: Option<Upstream>,
+    /// Whom it follows nevertheless.
+    pub follows: Option<Upstream>,
+    /// Its recovery parameters are still not the files' ([`model::pg::PgSnapshot::recovery_stale`]).
+    pub stale: bool,
 }
 
 /// Attempts at something that failed.

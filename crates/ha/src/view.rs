@@ -110,6 +110,14 @@ pub enum Progress {
     ShutDown(Lsn),
     /// The server was started and accepts no connections yet.
     Starting,
+    /// A custom bootstrap method fills the data directory.
+    CustomBootstrap,
+    /// The server that a custom bootstrap method restored was started, and recovers.
+    Restored,
+    /// The user's `pre_promote` runs: nothing has been done yet.
+    PrePromote,
+    /// `pre_promote` has succeeded, or there is none.
+    Promoting,
 }
 
 /// A task that ended.
@@ -119,6 +127,9 @@ pub struct FinishedTask {
     pub id: u64,
     /// What it did.
     pub task: Task,
+    /// The last it reported.
+    #[serde(default)]
+    pub progress: Option<Progress>,
     /// How it ended: text for people on failure.
     pub outcome: Result<(), String>,
 }

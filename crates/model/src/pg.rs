@@ -184,6 +184,10 @@ pub struct PgSnapshot {
     pub server: Option<ServerStatus>,
     /// A `standby.signal`, `recovery.signal` or `recovery.conf` is in the data directory.
     pub recovery_configured: bool,
+    /// A running standby's recovery parameters are not the ones that the files give it, or somebody put others where
+    /// they win: they must be written again, which restarts the server where its version needs that.
+    #[serde(default)]
+    pub recovery_stale: bool,
     /// A clone or rewind that was begun and not finished left its marker.
     pub unfinished: Option<Unfinished>,
     /// Parameters that wait for a restart.

@@ -13,6 +13,14 @@ pub enum Progress {
     ShutDown(Lsn),
     /// The server was started and accepts no connections yet.
     Starting,
+    /// A custom bootstrap method fills the data directory.
+    CustomBootstrap,
+    /// The server that a custom bootstrap method restored was started, and recovers.
+    Restored,
+    /// The user's `pre_promote` runs.
+    PrePromote,
+    /// `pre_promote` has succeeded, or there is none.
+    Promoting,
 }
 
 /// The caller's end of long work.

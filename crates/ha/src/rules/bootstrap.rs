@@ -93,18 +93,27 @@ impl Cycle<'_> {
         Ok(End::new(BOOTSTRAP_WAIT, "waiting for leader to bootstrap").wake_in_ms(1000))
     }
 
-    /// Copies a running member that offers itself, or the leader.
+    /// Copies a running member that offers itself (tag `clonefrom`) and is on the leader's timeline, or the leader. Of
+    /// several, each node begins with another one; after a failure the next is tried, the leader last.
     pub fn clone_member(&mut self, cluster: &ClusterView, leader: &str) -> Ruling {
         let from_leader = self.memory.reinit == Some(true);
+        let timeline = cluster.member(leader).and_then(|member| member.timeline);
         let offers = |member: &&Member| {
             !from_leader
                 && member.tags.clonefrom()
                 && member.is_running()
                 && member.name != leader
                 && member.name != self.me()
+                && (timeline.is_none() || member.timeline.is_none() || member.timeline == timeline)
         };
-        let source = cluster.members.iter().find(offers).or_else(|| cluster.member(leader));
-        let Some(source) = source.and_then(|member| self.clone_source(member)) else {
+        let mut sources: Vec<&Member> = cluster.members.iter().filter(offers).collect();
+        if let Some(offering) = u32::try_from(sources.len()).ok().filter(|count| *count > 0) {
+            let spread = self.me().bytes().fold(0u32, |sum, byte| sum.wrapping_mul(31).wrapping_add(byte.into()));
+            sources.rotate_left((spread % offering) as usize);
+        }
+        sources.extend(cluster.member(leader));
+        let sources: Vec<CloneSource> = sources.into_iter().filter_map(|member| self.clone_source(member)).collect();
+        let Some(source) = sources.get(self.memory.retry.failures as usize % sources.len().max(1)).cloned() else {
             return Ok(End::new(BOOTSTRAP_WAIT, format!("waiting for leader '{leader}' to publish its address"))
                 .wake_in_ms(1000));
         };

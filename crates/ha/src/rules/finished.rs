@@ -6,12 +6,12 @@ use super::cycle::Cycle;
 use crate::facts::Need;
 use crate::memory::{AfterPromote, Divergence};
 use crate::step::{Answered, CallbackAction, Effect, StopPurpose, Task};
-use crate::view::FinishedTask;
+use crate::view::{FinishedTask, Progress};
 
 impl Cycle<'_> {
     /// Takes in the task that ended since the last cycle.
     pub fn absorb_finished(&mut self) -> Need<()> {
-        let Some(FinishedTask { task, outcome, .. }) = &self.view.finished else {
+        let Some(FinishedTask { task, outcome, progress, .. }) = &self.view.finished else {
             return Ok(());
         };
         match outcome {
@@ -19,7 +19,7 @@ impl Cycle<'_> {
                 self.memory.retry = Default::default();
                 self.absorb_success(task)?;
             }
-            Err(why) => self.absorb_failure(task, why)?,
+            Err(why) => self.absorb_failure(task, *progress, why)?,
         }
         Ok(())
     }
@@ -27,6 +27,7 @@ impl Cycle<'_> {
     fn absorb_success(&mut self, task: &Task) -> Need<()> {
         match task {
             Task::Promote { .. } => {
+                self.memory.pre_promote_failed_at = None;
                 self.memory.promoted = AfterPromote::CheckpointPending;
                 self.memory.divergence = Divergence::Fits;
                 self.change_role(Role::Primary)?;
@@ -65,14 +66,26 @@ impl Cycle<'_> {
             Task::Checkpoint => self.memory.promoted = AfterPromote::CheckpointDone,
             Task::CrashRecovery => self.memory.divergence = Divergence::Unchecked,
             Task::Bootstrap => self.memory.bootstrap_ended = Some(Ok(())),
-            Task::Repoint { .. } => {}
+            Task::Repoint { upstream } => {
+                self.memory.kept_upstream =
+                    self.view.pg.is_standby().then(|| self.follows(upstream.as_ref())).flatten();
+            }
         }
         Ok(())
     }
 
-    fn absorb_failure(&mut self, task: &Task, why: &str) -> Need<()> {
+    fn absorb_failure(&mut self, task: &Task, progress: Option<Progress>, why: &str) -> Need<()> {
         match task {
-            Task::Bootstrap => self.memory.bootstrap_ended = Some(Err(why.to_owned())),
+            Task::Bootstrap => {
+                let custom = matches!(progress, Some(Progress::CustomBootstrap | Progress::Restored));
+                self.memory.state = if custom { MemberState::CustomBootstrapFailed } else { MemberState::InitdbFailed };
+                self.memory.bootstrap_ended = Some(Err(why.to_owned()));
+            }
+            Task::Promote { .. } if progress == Some(Progress::PrePromote) => {
+                self.memory.pre_promote_failed_at = Some(self.view.now);
+                self.memory.role = Role::Replica;
+                return Ok(());
+            }
             Task::StartPrimary { .. } | Task::StartStandby { .. } if self.memory.restarting.is_some() => {
                 self.memory.state = MemberState::RestartFailed;
                 self.answer_restart(503, "restart failed")?;

@@ -16,6 +16,11 @@ impl Cycle<'_> {
             self.let_go_of_fence()?;
             return Ok(End::new(PAUSED, "PAUSE: released leader lock because PostgreSQL is not running as primary"));
         }
+        if !self.view.pg.is_primary() && self.pre_promote_has_failed() {
+            self.act(Effect::ReleaseLeader)?;
+            self.let_go_of_fence()?;
+            return Ok(End::new(LEAD_PRE_PROMOTE, "released leader key because pre_promote failed").wake_in_ms(1000));
+        }
         self.stand_guard();
         match self.act(Effect::RenewLeader)? {
             Outcome::Leased(_) => self.lead_with_lease(cluster, ""),
@@ -33,6 +38,11 @@ impl Cycle<'_> {
 
     fn candidate_of(&self, cluster: &ClusterView) -> bool {
         cluster.failover.as_ref().is_some_and(|failover| failover.value.candidate.as_deref() == Some(self.me()))
+    }
+
+    /// `pre_promote` failed, and the others have not had a ttl yet to take over.
+    pub fn pre_promote_has_failed(&self) -> bool {
+        self.memory.pre_promote_failed_at.is_some_and(|at| self.view.now.since(at) < self.view.settings.ttl)
     }
 
     fn lost_lock(&mut self, why: &str) -> Ruling {

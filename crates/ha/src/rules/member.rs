@@ -7,7 +7,7 @@ use super::cycle::Cycle;
 use crate::facts::Need;
 use crate::memory::{AfterPromote, Memory};
 use crate::step::{Effect, Task};
-use crate::view::{StoreView, View};
+use crate::view::{Progress, StoreView, View};
 
 /// What PostgreSQL is doing, in the words of the member record; `task` is the one that runs.
 pub fn state_of(view: &View, memory: &Memory, task: Option<&Task>) -> MemberState {
@@ -19,7 +19,13 @@ pub fn state_of(view: &View, memory: &Memory, task: Option<&Task>) -> MemberStat
         return MemberState::Restarting;
     }
     match task {
-        Some(Task::Bootstrap) => return MemberState::Initdb,
+        Some(Task::Bootstrap) => {
+            return match view.task.as_ref().and_then(|running| running.progress) {
+                Some(Progress::CustomBootstrap) => MemberState::CustomBootstrap,
+                Some(Progress::Restored) => MemberState::BootstrapStarting,
+                _ => MemberState::Initdb,
+            };
+        }
         Some(Task::Clone { .. }) => return MemberState::CreatingReplica,
         Some(Task::Stop { .. }) => return MemberState::Stopping,
         Some(Task::StartPrimary { .. } | Task::StartStandby { .. }) => return MemberState::Starting,

@@ -33,6 +33,9 @@ impl Cycle<'_> {
 
     /// Why this node must not try for the lock, if so.
     fn stay_out_of_race(&mut self, cluster: &ClusterView) -> Need<Option<String>> {
+        if self.pre_promote_has_failed() && !self.view.pg.is_primary() {
+            return Ok(Some("pre_promote failed, leaving the lock to others for a while".to_owned()));
+        }
         let nofailover = self.view.node.tags.nofailover();
         if let Some(failover) = cluster.failover.as_ref().map(|failover| &failover.value)
             && failover.scheduled_at.is_none()

@@ -4,6 +4,7 @@ use model::pg::{ControlState, Unfinished, Upstream};
 use model::{ClusterView, MemberState, Role};
 
 use super::cycle::Cycle;
+use super::follow::Target;
 use super::{End, Ruling, table::*};
 use crate::facts::Need;
 use crate::memory::Divergence;
@@ -118,11 +119,12 @@ impl Cycle<'_> {
         let Some(leader) = cluster.leader_name() else {
             return self.recover_without_leader();
         };
-        let Some(upstream) = self.upstream_in(cluster) else {
+        let target = self.target_in(cluster);
+        if matches!(target, Target::Unpublished) {
             return Ok(
                 End::new(FOLLOW_WAIT, format!("waiting for leader '{leader}' to publish its address")).wake_in_ms(1000)
             );
-        };
+        }
         let source = cluster.leader_member().and_then(|member| member.pg_address());
         if let Some(end) = self.crash_recovery_first(cluster)? {
             return Ok(end);
@@ -136,7 +138,7 @@ impl Cycle<'_> {
                 return Ok(end);
             }
         }
-        self.start(Task::StartStandby { upstream: Some(upstream) })?;
+        self.start(Task::StartStandby { upstream: target.upstream() })?;
         Ok(End::new(RECOVER_STANDBY, "starting as a secondary"))
     }
 

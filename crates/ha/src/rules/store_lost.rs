@@ -74,7 +74,7 @@ impl Cycle<'_> {
             return Ok(End::new(STORE_LOST, format!("DCS is not accessible ({why})")).wake_in_ms(1000));
         }
         let known = self.memory.healthy_cluster.clone();
-        let upstream = known.as_deref().and_then(|cluster| self.upstream_in(cluster));
+        let upstream = known.as_deref().and_then(|cluster| self.target_in(cluster).upstream());
         self.let_go_of_fence()?;
         self.start(Task::StartStandby { upstream })?;
         Ok(End::new(STORE_LOST_RESTART, format!("DCS is not accessible, starting PostgreSQL read-only ({why})")))

@@ -53,6 +53,7 @@ rules! {
     TASK_RUNNING = 300, "task-running", "A task runs: keep the lease if it is held, wait for the task.";
     TASK_LOST_LEASE = 310, "task-lost-lease", "A task that would make this node writable runs, but the lease is lost: cancel it.";
     HAND_OVER = 320, "hand-over", "The shutdown checkpoint is written and a standby has it: give the lock away.";
+    STOP_LATE = 330, "stop-late", "PostgreSQL does not stop, because of a client or a backend that hangs: stop it at once.";
     DATA_DIR_UNREADABLE = 400, "data-dir-unreadable", "The data directory cannot be read: give the lock away, wait.";
     DATA_DIR_FOREIGN = 410, "data-dir-foreign", "The data directory holds something that is not a PostgreSQL cluster: touch nothing, wait.";
     BOOTSTRAP_NEW = 420, "bootstrap-new", "No cluster exists: whoever creates the initialize key makes one.";
@@ -84,6 +85,7 @@ rules! {
     RACE_DEMOTE = 730, "race-demote", "A running primary without the lock must not go on.";
     LEAD = 800, "lead", "The lock is held and PostgreSQL accepts writes.";
     LEAD_PROMOTE = 810, "lead-promote", "The lock is held and PostgreSQL is a standby: promote.";
+    LEAD_PRE_PROMOTE = 815, "lead-pre-promote", "The lock is held, and pre_promote failed: give the lock away, and leave it to others for a ttl.";
     LEAD_LOST = 820, "lead-lost", "The lock could not be kept: stop accepting writes at once.";
     LEAD_UNSURE = 830, "lead-unsure", "Renewing the lock got no answer; the lease is still good.";
     LEAD_UNFENCED = 840, "lead-unfenced", "Fencing is required and does not work: do not lead.";
@@ -92,6 +94,7 @@ rules! {
     RESTART = 870, "restart", "A restart was asked for, or is due: restart.";
     FOLLOW = 900, "follow", "Another node leads: follow it.";
     FOLLOW_REPOINT = 910, "follow-repoint", "Another node leads than the one followed: follow it.";
+    FOLLOW_KEPT = 915, "follow-kept", "PostgreSQL follows another server than it was told to, because its own configuration wins: say so, change nothing.";
     FOLLOW_DEMOTE = 920, "follow-demote", "A running primary while another node holds the lock: stop accepting writes at once.";
     FOLLOW_WAIT = 930, "follow-wait", "The leader has published no address yet: wait.";
 }

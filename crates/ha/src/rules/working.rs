@@ -1,12 +1,18 @@
 //! A task runs beside the loop: keep the lease while it should be kept, cancel what must not go on.
 
-use model::{ClusterView, Lsn};
+use std::time::Duration;
+
+use model::settings::SynchronousMode;
+use model::{ClusterView, Lsn, Role};
 
 use super::cycle::Cycle;
 use super::{End, Ruling, table::*};
 use crate::facts::Need;
 use crate::step::{Effect, Outcome, StopMode, StopPurpose, Task};
 use crate::view::{Progress, RunningTask};
+
+/// The least a fast stop is given: `primary_start_timeout: 0` means to fail over at once, not to give up stopping.
+const STOP_LEAST: Duration = Duration::from_secs(60);
 
 impl Cycle<'_> {
     pub fn task_running(&mut self, cluster: &ClusterView) -> Ruling {
@@ -17,6 +23,9 @@ impl Cycle<'_> {
             && self.mine(cluster)
         {
             return self.stopping_to_hand_over(cluster, running);
+        }
+        if let Some(end) = self.stop_takes_too_long(running)? {
+            return Ok(end);
         }
         let name = task_name(&running.task);
         if !self.mine(cluster) {
@@ -73,12 +82,15 @@ impl Cycle<'_> {
     fn stopping_to_hand_over(&mut self, cluster: &ClusterView, running: &RunningTask) -> Ruling {
         let Some(Progress::ShutDown(checkpoint)) = running.progress else {
             let rejected = matches!(self.act(Effect::RenewLeader)?, Outcome::Rejected(_));
-            let late = self.view.now.since(running.since) > self.view.settings.primary_start_timeout;
-            if rejected || late {
+            if rejected {
                 self.stop(StopMode::Immediate, StopPurpose::Demote)?;
-                let why = if rejected { "the leader lock is lost" } else { "it takes too long" };
-                return Ok(End::new(LEAD_LOST, format!("stopping PostgreSQL at once instead of handing over: {why}"))
-                    .wake_in_ms(200));
+                let text = "stopping PostgreSQL at once instead of handing over: the leader lock is lost";
+                return Ok(End::new(LEAD_LOST, text).wake_in_ms(200));
+            }
+            if self.view.now.since(running.since) > self.stop_bound() {
+                // The agent that stops gives the lock away anyhow; a switchover does as soon as somebody can take over.
+                let text = "stopping PostgreSQL at once instead of handing over: it takes too long";
+                return self.stop_to_give_way(STOP_LATE, text).map(|end| end.wake_in_ms(200));
             }
             return Ok(End::new(HAND_OVER, "stopping PostgreSQL to hand the leader lock over").wake_in_ms(1000));
         };
@@ -91,6 +103,37 @@ impl Cycle<'_> {
         self.act(Effect::RenewLeader)?;
         Ok(End::new(HAND_OVER, format!("waiting for a standby to receive the shutdown checkpoint {checkpoint}"))
             .wake_in_ms(20))
+    }
+
+    /// A stop that waits for a client that does not go away, or for a backend that hangs, ends at once after a while:
+    /// as long as it lasts there is no primary, and nobody else can become one.
+    fn stop_takes_too_long(&mut self, running: &RunningTask) -> Need<Option<End>> {
+        let Task::Stop { mode: StopMode::Fast, purpose, .. } = running.task else {
+            return Ok(None);
+        };
+        let bound = match self.memory.restarting {
+            Some(restarting) if purpose == StopPurpose::Restart => {
+                restarting.timeout.max(STOP_LEAST).min(self.stop_bound())
+            }
+            _ => self.stop_bound(),
+        };
+        if running.progress.is_some() || self.view.now.since(running.since) <= bound {
+            return Ok(None);
+        }
+        self.stop(StopMode::Immediate, purpose)?;
+        let text = "PostgreSQL has not stopped in time, stopping it at once";
+        Ok(Some(End::new(STOP_LATE, text).wake_in_ms(200)))
+    }
+
+    /// How long a fast stop may take: `primary_stop_timeout` where synchronous standbys have every commit, so that
+    /// nothing is lost, else as long as a start may.
+    fn stop_bound(&self) -> Duration {
+        let settings = &self.view.settings;
+        let synchronous = settings.synchronous_mode != SynchronousMode::Off;
+        match settings.primary_stop_timeout {
+            timeout if synchronous && !timeout.is_zero() && self.memory.role.public() == Role::Primary => timeout,
+            _ => settings.primary_start_timeout.max(STOP_LEAST),
+        }
     }
 
     /// Releases the lock if a candidate has received `checkpoint`. PostgreSQL is shut down: nothing is written after it.

@@ -133,6 +133,42 @@ fn empty_node_copies_the_leader_or_whoever_offers() {
 }
 
 #[test]
+fn copies_come_from_offering_members_on_the_leaders_timeline_in_turn() {
+    let mut scene = empty("d", "a");
+    for index in [1, 2] {
+        cluster_of(&mut scene).members[index].tags.0.insert("clonefrom".into(), true.into());
+    }
+    let in_turn: Vec<String> = (0..4)
+        .map(|failures| {
+            scene.memory.retry.failures = failures;
+            scene.play().effects().last().cloned().unwrap_or_default()
+        })
+        .collect();
+    let mut offering = in_turn[..2].to_vec();
+    offering.sort();
+    assert_eq!(offering, ["clone b", "clone c"]);
+    assert_eq!(in_turn[2..], ["clone a".to_owned(), in_turn[0].clone()]);
+
+    scene.memory.retry.failures = 0;
+    let members = &mut cluster_of(&mut scene).members;
+    members[1].timeline = Some(model::Timeline(2));
+    members[2].state = "starting".into();
+    scene.play().expect("bootstrap-clone", &["Disarm", "clone a"]);
+}
+
+#[test]
+fn state_tells_how_a_new_cluster_is_made() {
+    use ha::view::Progress;
+    let state = |progress| nothing_known("a").running(Task::Bootstrap, progress).play().record().state;
+    assert_eq!(state(None), "initializing new cluster");
+    assert_eq!(state(Some(Progress::CustomBootstrap)), "running custom bootstrap script");
+    assert_eq!(state(Some(Progress::Restored)), "starting after custom bootstrap");
+    let failed = |progress| nothing_known("a").finished_at(Task::Bootstrap, progress, Err("x".into())).play().record();
+    assert_eq!(failed(Progress::CustomBootstrap).state, "custom bootstrap failed");
+    assert_eq!(failed(Progress::Starting).state, "initdb failed");
+}
+
+#[test]
 fn half_cloned_directory_is_cloned_again() {
     let mut scene = empty("b", "a");
     scene.view.pg.data_dir = DataDir::Present;

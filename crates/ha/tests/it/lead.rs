@@ -256,3 +256,38 @@ fn scheduled_switchover_waits_then_runs_or_is_discarded() {
         scene.play().expect(rule, &effects);
     }
 }
+
+#[test]
+fn a_failed_pre_promote_gives_the_lock_to_others_for_a_ttl() {
+    let held = || {
+        let mut scene = Scene::of("b", "a");
+        cluster_of(&mut scene).leader = Some(model::Leader { name: "b".into(), version: 6 });
+        scene.view.lease = ha::view::LeaseView::Held(NOW.plus(std::time::Duration::from_secs(20)));
+        scene.memory.role = model::Role::Promoted;
+        scene
+    };
+    let played = held().play();
+    played.expect("lead-promote", &["RenewLeader", "promote"]);
+    let promote = played.effects.iter().find_map(|effect| match effect {
+        ha::step::Effect::StartTask(task) => Some(task.clone()),
+        _ => None,
+    });
+    let promote = promote.expect("a promotion");
+    let failed = Err("pre_promote failed (exit status: 1): no output".to_owned());
+    let released = held().finished_at(promote.clone(), ha::view::Progress::PrePromote, failed.clone()).play();
+    released.expect("lead-pre-promote", &["ReleaseLeader", "Disarm"]);
+
+    let mut scene = Scene::without_leader("b", "a");
+    scene.memory = released.verdict.memory;
+    let left_to_others = scene.play();
+    left_to_others.expect("race-unfit", &[]);
+    assert!(left_to_others.verdict.reason.contains("pre_promote failed"), "{}", left_to_others.verdict.reason);
+    // Nobody else wanted it.
+    scene.view.now = NOW.plus(std::time::Duration::from_secs(31));
+    assert!(scene.play().effects().contains(&"AcquireLeader".to_owned()));
+
+    // After the hook, a failure is one of PostgreSQL.
+    let played = held().finished_at(promote, ha::view::Progress::Promoting, failed).play();
+    assert_eq!(played.verdict.memory.pre_promote_failed_at, None);
+    assert_eq!(played.verdict.memory.retry.failures, 1);
+}

@@ -2,6 +2,7 @@
 
 mod bootstrap;
 mod failover;
+mod follow;
 mod lead;
 mod operators;
 mod recover;

@@ -170,6 +170,7 @@ impl Scene {
                 })),
                 server: Some(status),
                 recovery_configured: !leads,
+                recovery_stale: false,
                 unfinished: None,
                 pending_restart: BTreeMap::new(),
             },
@@ -222,7 +223,13 @@ impl Scene {
     }
 
     pub fn finished(mut self, task: Task, outcome: Result<(), String>) -> Scene {
-        self.view.finished = Some(FinishedTask { id: 1, task, outcome });
+        self.view.finished = Some(FinishedTask { id: 1, task, progress: None, outcome });
+        self
+    }
+
+    /// The same, with the last report of the task.
+    pub fn finished_at(mut self, task: Task, progress: Progress, outcome: Result<(), String>) -> Scene {
+        self.view.finished = Some(FinishedTask { id: 1, task, progress: Some(progress), outcome });
         self
     }
 

@@ -111,6 +111,7 @@ impl Postgres {
             control: control.map(|control| control.data),
             server: answer.map(|answer| answer.status),
             recovery_configured: readable && self.recovery_configured(),
+            recovery_stale: false,
             // In an empty directory there is nothing that must not be started.
             unfinished: if readable && disk.data_dir != DataDir::Empty { self.marker.read() } else { None },
             pending_restart,

@@ -9,11 +9,12 @@ use super::{Postgres, poll_pause};
 use crate::control;
 use crate::layout;
 use crate::postmaster::Found;
-use crate::task::TaskHandle;
+use crate::task::{Progress, TaskHandle};
 
 impl Postgres {
     /// Leaves recovery; returns when the control file says `in production`. `may_proceed` is asked immediately before
-    /// the point of no return; after `false` nothing was done. Takes as long as replaying what was received takes: a
+    /// the point of no return; after `false` nothing was done. A `pre_promote` that fails is an error reported after
+    /// [`Progress::PrePromote`] and before [`Progress::Promoting`]; nothing was done then either. Takes as long as replaying what was received takes: a
     /// cancelled task stops the server at once, for it could become writable any moment.
     ///
     /// Does what `pg_ctl promote` does: the file `promote` and SIGUSR1 (PostgreSQL's `src/bin/pg_ctl/pg_ctl.c`).
@@ -34,8 +35,10 @@ impl Postgres {
             return Err(format!("cannot promote PostgreSQL: the control file says {state:?}, not in archive recovery"));
         }
         if let Some(words) = &config.pre_promote {
+            task.report(Progress::PrePromote);
             self.run_hook(words, "pre_promote", task).await?;
         }
+        task.report(Progress::Promoting);
         if task.is_cancelled() {
             return Err("the promotion was cancelled before it began".to_owned());
         }

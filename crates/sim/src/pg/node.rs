@@ -413,6 +413,7 @@ impl State {
             control: sim.pg.data.as_ref().map(Data::control_data),
             server,
             recovery_configured: sim.pg.data.as_ref().is_some_and(|data| data.recovery.is_some()),
+            recovery_stale: false,
             unfinished: sim.pg.data.as_ref().and_then(|data| data.unfinished),
             pending_restart: Default::default(),
         }
