@@ -36,9 +36,12 @@ pub fn load(data_dir: &Path) -> Result<Option<Map<String, Value>>, String> {
     }
 }
 
-/// Replaces the cache, so that a crash leaves the old one or the new one. `mode` is 0600, or 0640 where the data
+/// Replaces the cache where it says something else, so that a crash leaves the old one or the new one. `mode` is 0600, or 0640 where the data
 /// directory is readable by its group.
 pub fn save(data_dir: &Path, dynamic: &Map<String, Value>, mode: u32) -> Result<(), String> {
+    if load(data_dir).is_ok_and(|there| there.as_ref() == Some(dynamic)) {
+        return Ok(());
+    }
     let path = path(data_dir);
     let temporary = data_dir.join(format!("{FILE_NAME}.{}.tmp", std::process::id()));
     let written = write(&temporary, dynamic, mode).and_then(|()| fs::rename(&temporary, &path));

@@ -40,7 +40,7 @@ pub(crate) fn render_main(config: &PgConfig, main: &MainFile<'_>) -> String {
         }
     }
     if !main.recovery.is_empty() {
-        text.push_str("\n# recovery\n");
+        text.push_str("\n# recovery.conf\n");
         for (name, value) in main.recovery {
             text.push_str(&conf_text::line(name, value));
         }
@@ -260,7 +260,7 @@ mod tests {
         hba_file = '/d/pg_hba.conf'
         ident_file = '/d/pg_ident.conf'
 
-        # recovery
+        # recovery.conf
         primary_slot_name = 'n1'
         ");
     }

@@ -110,6 +110,13 @@ impl Node {
         })
     }
 
+    /// From the next start on the agent is the other program, with the same configuration and data.
+    pub fn change_flavour(&mut self, sandbox: &Sandbox, flavour: Flavour) -> Result<()> {
+        self.programs = Programs::find()?.install(flavour, sandbox, &self.home)?;
+        self.flavour = flavour;
+        Ok(())
+    }
+
     /// The node's directory: configuration, data directory, log.
     pub fn home(&self) -> &Path {
         &self.home
