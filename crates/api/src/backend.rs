@@ -76,6 +76,8 @@ pub struct NodeStatus {
     pub pending_restart_reason: PendingRestart,
     /// The accepted scheduled restart, with `schedule` and `postmaster_start_time`.
     pub scheduled_restart: Option<Value>,
+    /// What an operator has to do for this node, in one sentence.
+    pub problem: Option<String>,
     /// A required watchdog cannot be used.
     pub watchdog_failed: bool,
     /// Milliseconds until the HA loop counts as stuck for `/liveness`; zero when it is stuck already.

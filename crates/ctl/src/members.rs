@@ -270,12 +270,14 @@ fn title(cluster: &Cluster) -> String {
     }
 }
 
-/// What is said below a drawn table: maintenance mode and a scheduled switchover.
+/// What is said below a drawn table: maintenance mode, what members need an operator for, a scheduled switchover.
 pub fn footer(view: &ClusterView) -> String {
     let mut lines = Vec::new();
     if is_paused(view) {
         lines.push("Maintenance mode: on".to_owned());
     }
+    let problem = |member: &Member| Some(format!("{}: {}", member.name, member.extra.get("problem")?.as_str()?));
+    lines.extend(view.members.iter().filter_map(problem));
     if let Some((failover, at)) = view.failover.as_ref().and_then(|key| Some((&key.value, key.value.scheduled_at?))) {
         lines.push(format!("Switchover scheduled at: {}", when::iso_utc(at)));
         let detail = |word: &str, name: &str| format!("{word:>23}: {name}");

@@ -88,6 +88,7 @@ pub fn status(published: &Published, pg: &PgSnapshot, moment: &Moment) -> NodeSt
         pending_restart: !pg.pending_restart.is_empty(),
         pending_restart_reason: pg.pending_restart.clone(),
         scheduled_restart: memory.scheduled_restart.as_ref().map(|schedule| schedule.raw.clone()),
+        problem: memory.problem.clone(),
         watchdog_failed: view.fence.failed,
         liveness_ms_left: liveness_ms_left(published, pg, moment.now),
     }

@@ -59,6 +59,12 @@ pub struct Memory {
     pub handing_over_since: Option<BootTime>,
     /// A switchover is asked for, since then, and waits for its candidate to stream.
     pub switchover_since: Option<BootTime>,
+    /// The last pg_rewind failed; why, until it is known whether the leader was there.
+    pub rewind_error: Option<String>,
+    /// pg_rewind failures in a row while the leader was there.
+    pub rewind_failures: u32,
+    /// What an operator has to do for this member, in one sentence; published.
+    pub problem: Option<String>,
     /// Rewinds in a row after which this node has not streamed.
     pub rewinds: u32,
     /// Since when this standby has not streamed from anybody.

@@ -190,6 +190,10 @@ pub struct PgSnapshot {
     pub recovery_stale: bool,
     /// A clone or rewind that was begun and not finished left its marker.
     pub unfinished: Option<Unfinished>,
+    /// A `backup_label` of a base backup or of pg_rewind is in the data directory: a complete copy that has not been
+    /// started yet. Its control file is the source's; only a start as a standby may go on from there.
+    #[serde(default)]
+    pub unstarted_copy: bool,
     /// Parameters that wait for a restart.
     pub pending_restart: PendingRestart,
 }

@@ -56,15 +56,28 @@ pub(crate) async fn archive_ready(config: &PgConfig, data_dir: &Path, task: &Tas
     }
 }
 
-/// `%p`, `%f` and `%%` (PostgreSQL documentation, 26.3.1).
-fn substituted(template: &str, file: &str, path: &str) -> String {
+/// Forgets which segments are archived already: the checkpoint at the end of a recovery removes those, and pg_rewind wants
+/// them. The server takes them for ready; an `archive_command` must know what it has (PostgreSQL documentation, 26.3.1).
+pub(crate) fn forget_done(data_dir: &Path) {
+    let status = layout::wal_dir(data_dir).join("archive_status");
+    for entry in fs::read_dir(status).into_iter().flatten().flatten() {
+        if entry.file_name().to_str().is_some_and(|name| name.ends_with(".done"))
+            && let Err(error) = fs::remove_file(entry.path())
+        {
+            tracing::warn!("cannot remove {}: {error}", entry.path().display());
+        }
+    }
+}
+
+/// `%p`, `%f` (for `%r` too: nothing older is wanted) and `%%` (PostgreSQL documentation, 26.3.1).
+pub(crate) fn substituted(template: &str, file: &str, path: &str) -> String {
     let mut text = String::new();
     let mut chars = template.chars();
     while let Some(c) = chars.next() {
         match c {
             '%' => match chars.next() {
                 Some('p') => text.push_str(path),
-                Some('f') => text.push_str(file),
+                Some('f' | 'r') => text.push_str(file),
                 Some('%') => text.push('%'),
                 Some(other) => text.extend(['%', other]),
                 None => text.push('%'),

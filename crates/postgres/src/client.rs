@@ -60,7 +60,12 @@ pub(crate) async fn connect(config: &PgConfig, socket_dir: Option<PathBuf>) -> R
     connect_to(config, &config.superuser, &config.local_address()).await
 }
 
-async fn connect_to(config: &PgConfig, credentials: &Credentials, address: &HostPort) -> Result<Session, Failure> {
+/// Connects to the server at `address`, over TCP or in a socket directory.
+pub(crate) async fn connect_to(
+    config: &PgConfig,
+    credentials: &Credentials,
+    address: &HostPort,
+) -> Result<Session, Failure> {
     let what = format!("cannot connect to PostgreSQL at {address}");
     let mut options = Config::new();
     options

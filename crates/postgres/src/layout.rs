@@ -59,6 +59,13 @@ pub(crate) fn wal_dir(data_dir: &Path) -> PathBuf {
     if new.exists() { new } else { data_dir.join("pg_xlog") }
 }
 
+/// Whether there is the `backup_label` of a base backup or of pg_rewind, which the first start takes away. The label of an
+/// exclusive backup (before version 15) lies in the directory of the server itself.
+pub(crate) fn is_unstarted_copy(data_dir: &Path) -> bool {
+    let label = fs::read_to_string(data_dir.join("backup_label")).unwrap_or_default();
+    !label.is_empty() && !label.lines().any(|line| line == "BACKUP METHOD: pg_start_backup")
+}
+
 /// Permissions of a file to be written: in the data directory as its mode says, outside as the umask says.
 fn mode_for(path: &Path, data_dir: &Path) -> u32 {
     if !path.starts_with(data_dir) {

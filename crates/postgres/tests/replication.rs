@@ -3,7 +3,7 @@
 
 mod harness;
 
-use harness::{PATIENCE, mode, run};
+use harness::{BIN_DIR, PATIENCE, mode, run};
 use model::Role;
 use model::pg::{ControlState, DataDir, Unfinished};
 use postgres::{CloneSource, Postgres, StartAs, StopMode, TaskHandle, WantedSlot};
@@ -69,8 +69,20 @@ fn a_diverged_primary_is_rewound() {
         assert!(error.contains("InProduction"), "{error}");
         a.pg.crash_recovery(&task).await.unwrap();
         b.pg.sync_slots(&[WantedSlot { name: "a".to_owned(), advance_to: None }]).await.unwrap();
+        // It dies at the very end, after the control file: it is completed, not run again and not started before.
+        let script = cluster.root.path().join("rewind.sh");
+        std::fs::write(&script, format!("#!/bin/sh\n{BIN_DIR}/pg_rewind \"$@\"\nexit 1\n")).unwrap();
+        std::fs::set_permissions(&script, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+        let mut section = a.section.clone();
+        section["bin_name"] = json!({"pg_rewind": script});
+        a.pg.apply_config(harness::parse(&section, &json!({}), "a"), Role::Replica).await.unwrap();
+        a.pg.rewind(&b.upstream(None), &task).await.unwrap_err();
+        let interrupted = a.pg.observe().await;
+        assert_eq!((interrupted.unfinished, interrupted.unstarted_copy), (Some(Unfinished::Rewind), true));
+        a.pg.start(StartAs::Standby(Some(b.upstream(Some("a")))), PATIENCE, &task).await.unwrap_err();
         a.pg.rewind(&b.upstream(None), &task).await.unwrap();
-        assert_eq!(a.pg.observe().await.unfinished, None);
+        let rewound = a.pg.observe().await;
+        assert_eq!((rewound.unfinished, rewound.unstarted_copy), (None, true));
         a.pg.start(StartAs::Standby(Some(b.upstream(Some("a")))), PATIENCE, &task).await.unwrap();
         let snapshot = a
             .until("streaming", |snapshot| {

@@ -64,6 +64,7 @@ pub(super) fn node_json(status: &NodeStatus) -> Value {
     object.put("pending_restart_reason", (status.pending_restart && !reasons.is_empty()).then(|| json!(reasons)));
     object.put("patroni", Some(json!({"version": status.version, "scope": status.scope, "name": status.name})));
     object.put("scheduled_restart", status.scheduled_restart.clone().map(without_start_time));
+    object.put("problem", status.problem.as_deref());
     object.put("watchdog_failed", status.watchdog_failed.then_some(true));
     Value::Object(object.0)
 }

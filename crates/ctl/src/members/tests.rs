@@ -47,3 +47,10 @@ fn a_citus_group_has_its_own_title_and_column() {
     let json = super::table(&cluster, Format::Json, false).render(Format::Json, "");
     assert!(json.starts_with(r#"[{"Cluster": "c", "Group": 1, "Member": "a""#), "{json}");
 }
+
+#[test]
+fn what_needs_an_operator_is_said_below_the_table() {
+    let record = r#"{"state":"running","role":"replica","problem":"pg_rewind failed; run patronictl reinit for b"}"#;
+    let cluster = cluster("c", &[("members/b", record)]);
+    assert_eq!(footer(&cluster.view), " b: pg_rewind failed; run patronictl reinit for b\n");
+}

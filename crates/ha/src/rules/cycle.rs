@@ -236,6 +236,7 @@ impl<'a> Cycle<'a> {
             self.memory.divergence = Divergence::Unchecked;
         }
         self.memory.paused = self.paused();
+        self.memory.problem = None;
         if self.view.pg.unfinished == Some(Unfinished::Rewind) && self.memory.divergence == Divergence::Fits {
             self.memory.divergence = Divergence::Diverged;
         }

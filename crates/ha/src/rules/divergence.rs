@@ -1,7 +1,7 @@
 //! Does the local history fit the leader's? Decided with timelines and positions alone (compatibility.md, 7.12).
 
 use model::lsn::TimelineSwitch;
-use model::pg::{ControlData, ControlState, Postmaster, Upstream};
+use model::pg::{ControlData, ControlState, Postmaster, Unfinished, Upstream};
 use model::{ClusterView, HostPort, Lsn, Timeline};
 
 use super::cycle::Cycle;
@@ -110,8 +110,18 @@ impl Cycle<'_> {
         let against = (cluster.leader_name().unwrap_or_default().to_owned(), self.leader_timeline(cluster));
         // A leader that has just been promoted may not have published its timeline yet.
         let same = |known: &(String, Option<Timeline>)| known.0 == against.0 && known.1 >= against.1;
-        if !self.memory.checked_against.as_ref().is_some_and(same) && self.memory.divergence == Divergence::Fits {
+        let settled = matches!(self.memory.divergence, Divergence::Fits | Divergence::Failed(_));
+        if !self.memory.checked_against.as_ref().is_some_and(same) && settled {
+            // Another leader, or the same on a timeline more: what was found, or did not work, says nothing of it.
             self.memory.divergence = Divergence::Unchecked;
+            self.memory.rewind_failures = 0;
+            self.memory.rewinds = 0;
+        }
+        if self.view.pg.unfinished == Some(Unfinished::Rewind) && self.memory.divergence == Divergence::Unchecked {
+            // Neither its control file nor its history can be trusted: only another rewind makes it whole.
+            self.memory.divergence = Divergence::Diverged;
+            self.memory.checked_against = Some(against);
+            return Ok(None);
         }
         self.recheck_where_nothing_streams();
         if self.memory.divergence != Divergence::Unchecked {

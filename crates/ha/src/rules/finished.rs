@@ -55,10 +55,12 @@ impl Cycle<'_> {
                 // Compared once more: "no rewind required" is also what pg_rewind says of a source that it takes for one
                 // that was never promoted.
                 self.memory.divergence = Divergence::Unchecked;
+                self.memory.rewind_failures = 0;
                 self.memory.rewinds = self.memory.rewinds.saturating_add(1);
             }
             Task::Clone { .. } => {
                 self.memory.divergence = Divergence::Fits;
+                (self.memory.rewinds, self.memory.rewind_failures) = (0, 0);
                 self.memory.reinit = None;
                 self.memory.state = MemberState::Stopped;
             }
@@ -105,10 +107,8 @@ impl Cycle<'_> {
         let wait_ms = 500u64 << self.memory.retry.failures.min(5);
         self.memory.retry.not_before = Some(self.view.now.plus(std::time::Duration::from_millis(wait_ms)));
         if matches!(task, Task::Rewind { .. }) {
-            self.memory.divergence = match self.memory.retry.failures {
-                0..3 => Divergence::Diverged,
-                _ => Divergence::Failed(why.to_owned()),
-            };
+            self.memory.divergence = Divergence::Diverged;
+            self.memory.rewind_error = Some(why.to_owned());
         }
         Ok(())
     }

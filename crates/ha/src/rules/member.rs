@@ -99,7 +99,7 @@ impl Cycle<'_> {
             timeline: located.and_then(|server| server.timeline),
             scheduled_restart: self.memory.scheduled_restart.as_ref().map(|schedule| schedule.raw.clone()),
             pause: self.paused(),
-            extra: Default::default(),
+            extra: self.memory.problem.iter().map(|text| ("problem".to_owned(), text.clone().into())).collect(),
         }
     }
 }

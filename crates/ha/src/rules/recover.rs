@@ -6,13 +6,15 @@ use model::{ClusterView, MemberState, Role};
 use super::cycle::Cycle;
 use super::follow::Target;
 use super::{End, Ruling, table::*};
-use crate::facts::Need;
+use crate::facts::{Answer, Need};
 use crate::memory::Divergence;
-use crate::step::{Effect, Outcome, StopPurpose, Task};
+use crate::step::{Effect, Outcome, Probe, StopPurpose, Task};
 
 /// How long a stopped primary waits for a candidate to receive the shutdown checkpoint before it starts again, and how
 /// long a node that handed its lock over waits for the new leader before it starts as a standby of nobody.
 const HAND_OVER_WAIT_MS: u128 = 5_000;
+/// pg_rewind failures in a row, with the leader there, before an operator or a policy has to decide.
+const REWIND_FAILURES_MAX: u32 = 3;
 
 impl Cycle<'_> {
     pub fn recover(&mut self, cluster: &ClusterView) -> Ruling {
@@ -125,8 +127,10 @@ impl Cycle<'_> {
                 End::new(FOLLOW_WAIT, format!("waiting for leader '{leader}' to publish its address")).wake_in_ms(1000)
             );
         }
-        let source = cluster.leader_member().and_then(|member| member.pg_address());
-        if let Some(end) = self.crash_recovery_first(cluster)? {
+        // A copy that was never started is compared when it runs: until then its control file says where its source was.
+        let unstarted = self.view.pg.unstarted_copy && self.view.pg.unfinished.is_none();
+        let source = cluster.leader_member().and_then(|member| member.pg_address()).filter(|_| !unstarted);
+        if !unstarted && let Some(end) = self.crash_recovery_first(cluster)? {
             return Ok(end);
         }
         if let Some(address) = source {
@@ -200,32 +204,10 @@ impl Cycle<'_> {
     /// as well run.
     pub fn resolve_divergence(&mut self, cluster: &ClusterView, leader: &Upstream) -> Need<Option<End>> {
         let policy = &self.view.settings;
-        let name = cluster.leader_name().unwrap_or_default();
+        let running = self.view.pg.postmaster != model::pg::Postmaster::Absent;
         match self.memory.divergence.clone() {
             Divergence::Unchecked | Divergence::Fits => Ok(None),
-            Divergence::Diverged if self.can_rewind() => {
-                // The record of a leader whose promotion has just ended says so and not yet that the checkpoint is owed.
-                let ready = cluster.leader_member().is_some_and(|member| {
-                    member.role() == Some(Role::Primary) && member.checkpoint_after_promote != Some(false)
-                });
-                if !ready {
-                    let text = format!("waiting for checkpoint on {name} before rewind");
-                    return Ok(Some(End::new(REWIND_WAIT, text).wake_in_ms(500)));
-                }
-                if self.view.pg.postmaster != model::pg::Postmaster::Absent {
-                    self.stop(crate::step::StopMode::Fast, StopPurpose::Rebuild)?;
-                    return Ok(Some(End::new(REWIND, "stopping PostgreSQL to run pg_rewind")));
-                }
-                if self.view.pg.unfinished.is_none() && !self.stopped_cleanly() {
-                    self.start(Task::CrashRecovery)?;
-                    return Ok(Some(End::new(
-                        CRASH_RECOVERY,
-                        "doing crash recovery in a single user mode before pg_rewind",
-                    )));
-                }
-                self.start(Task::Rewind { source: leader.clone() })?;
-                Ok(Some(End::new(REWIND, format!("running pg_rewind from {name}"))))
-            }
+            Divergence::Diverged if self.can_rewind() => self.rewind(cluster, leader),
             Divergence::Diverged if policy.remove_data_directory_on_diverged_timelines => {
                 self.rebuild(cluster, "reinitializing due to diverged timelines")
             }
@@ -236,30 +218,74 @@ impl Cycle<'_> {
                 self.rebuild(cluster, "reinitializing because pg_rewind failed")
             }
             Divergence::Failed(why) => {
-                let text = format!(
-                    "pg_rewind failed and will not be tried again ({why}); run patronictl reinit for {}",
-                    self.me()
-                );
-                Ok(Some(End::new(DIVERGED, text)))
+                self.needs_an_operator(&format!("pg_rewind failed and will not be tried again ({why})"))
             }
             Divergence::Diverged if self.view.pg.unfinished.is_some() => {
-                let text = format!(
-                    "an interrupted pg_rewind left the data directory inconsistent; run patronictl reinit for {}",
-                    self.me()
-                );
-                Ok(Some(End::new(DIVERGED, text)))
+                self.needs_an_operator("an interrupted pg_rewind left the data directory inconsistent")
             }
-            Divergence::Diverged => {
-                if self.view.pg.postmaster != model::pg::Postmaster::Absent {
-                    let text = format!(
-                        "the local history diverged from the leader's and cannot be rewound (use_pg_rewind, and wal_log_hints or checksums, are needed); run patronictl reinit for {}",
-                        self.me()
-                    );
-                    return Ok(Some(End::new(DIVERGED, text)));
-                }
-                Ok(None)
-            }
+            Divergence::Diverged if running => self.needs_an_operator(
+                "the local history diverged from the leader's and cannot be rewound (use_pg_rewind, and wal_log_hints or checksums, are needed)",
+            ),
+            Divergence::Diverged => Ok(None),
         }
+    }
+
+    /// Nothing more can be done here: the sentence stays visible until somebody acts.
+    fn needs_an_operator(&mut self, what: &str) -> Need<Option<End>> {
+        let text = format!("{what}; run patronictl reinit for {}", self.me());
+        self.memory.problem = Some(text.clone());
+        Ok(Some(End::new(DIVERGED, text)))
+    }
+
+    /// The way to a rewind: the leader's checkpoint, a clean stop, and pg_rewind itself.
+    fn rewind(&mut self, cluster: &ClusterView, leader: &Upstream) -> Need<Option<End>> {
+        let name = cluster.leader_name().unwrap_or_default();
+        // The record of a leader whose promotion has just ended says so and not yet that the checkpoint is owed.
+        let ready = cluster.leader_member().is_some_and(|member| {
+            member.role() == Some(Role::Primary) && member.checkpoint_after_promote != Some(false)
+        });
+        if !ready {
+            let text = format!("waiting for checkpoint on {name} before rewind");
+            return Ok(Some(End::new(REWIND_WAIT, text).wake_in_ms(500)));
+        }
+        if self.view.pg.postmaster != model::pg::Postmaster::Absent {
+            self.stop(crate::step::StopMode::Fast, StopPurpose::Rebuild)?;
+            return Ok(Some(End::new(REWIND, "stopping PostgreSQL to run pg_rewind")));
+        }
+        if self.view.pg.unfinished.is_none() && !self.stopped_cleanly() {
+            self.start(Task::CrashRecovery)?;
+            let text = "doing crash recovery in a single user mode before pg_rewind";
+            return Ok(Some(End::new(CRASH_RECOVERY, text)));
+        }
+        if let Some(end) = self.judge_failed_rewind(cluster, leader)? {
+            return Ok(Some(end));
+        }
+        self.start(Task::Rewind { source: leader.clone() })?;
+        Ok(Some(End::new(REWIND, format!("running pg_rewind from {name}"))))
+    }
+
+    /// After a pg_rewind that failed: where the leader was not there it says nothing of this data directory and is tried
+    /// again when it is; where the leader was there it counts, and the last of several is final.
+    fn judge_failed_rewind(&mut self, cluster: &ClusterView, leader: &Upstream) -> Need<Option<End>> {
+        let Some(why) = self.memory.rewind_error.clone() else {
+            return Ok(None);
+        };
+        let source = Upstream { address: leader.address.clone(), slot: None };
+        let there = matches!(
+            self.facts.ask(Probe::Server(source))?,
+            Answer::Server(Ok(position)) if !position.in_recovery
+        );
+        if !there {
+            let text = format!("pg_rewind failed, and the leader does not answer: waiting for it ({why})");
+            return Ok(Some(End::new(REWIND_WAIT, text).wake_in_ms(1000)));
+        }
+        self.memory.rewind_error = None;
+        self.memory.rewind_failures = self.memory.rewind_failures.saturating_add(1);
+        if self.memory.rewind_failures < REWIND_FAILURES_MAX {
+            return Ok(None);
+        }
+        self.memory.divergence = Divergence::Failed(why);
+        self.resolve_divergence(cluster, leader)
     }
 
     fn rebuild(&mut self, cluster: &ClusterView, text: &str) -> Need<Option<End>> {

@@ -291,3 +291,61 @@ fn a_failed_pre_promote_gives_the_lock_to_others_for_a_ttl() {
     assert_eq!(played.verdict.memory.pre_promote_failed_at, None);
     assert_eq!(played.verdict.memory.retry.failures, 1);
 }
+
+/// Pitfall 12: promote, demote, promote: nobody rewinds before the checkpoint on the newest timeline.
+#[test]
+fn every_promotion_owes_a_checkpoint_of_its_own() {
+    let stop = Task::Stop { mode: StopMode::Immediate, checkpoint: false, purpose: ha::step::StopPurpose::Demote };
+    let mut scene = Scene::of("a", "a").finished(stop, Ok(())).pg_down(model::pg::ControlState::ShutDown);
+    scene.memory.promoted = AfterPromote::CheckpointDone;
+    let stopped = scene.play();
+    assert_eq!(stopped.verdict.memory.promoted, AfterPromote::NotPromoted);
+
+    let mut scene = Scene::of("a", "a");
+    scene.memory.promoted = AfterPromote::NotPromoted;
+    scene.view.pg.server.as_mut().expect("running").timeline = Some(Timeline(3));
+    let promoted = scene.play();
+    promoted.expect("lead-checkpoint", &["RenewLeader", "Checkpoint"]);
+    assert_eq!(promoted.record().checkpoint_after_promote, Some(false));
+}
+
+/// Pitfall 11: a slow demotion spans several cycles.
+#[test]
+fn slow_demotion_is_one_stop_and_one_start() {
+    use ha::step::StopPurpose;
+    use model::pg::{ControlState, Postmaster};
+    let mut scene = Scene::of("a", "b");
+    scene.view.pg = Scene::of("a", "a").view.pg;
+    scene.memory.role = model::Role::Primary;
+    let mut effects = Vec::new();
+    let begun = scene.play();
+    effects.extend(begun.effects());
+    let stop = Task::Stop { mode: StopMode::Immediate, checkpoint: false, purpose: StopPurpose::Demote };
+    let mut scene = scene.running(stop.clone(), None);
+    scene.memory = begun.verdict.memory;
+    for answers in [true, true, false, false] {
+        if !answers {
+            scene.view.pg.server = None;
+            scene.view.pg.postmaster = Postmaster::Stopping;
+        }
+        let waiting = scene.play();
+        effects.extend(waiting.effects());
+        scene.memory = waiting.verdict.memory;
+    }
+    let memory = scene.memory.clone();
+    let mut scene = scene.finished(stop, Ok(())).pg_down(ControlState::ShutDown);
+    scene.view.task = None;
+    scene.memory = memory;
+    scene.view.pg.recovery_configured = false;
+    scene.server = Ok(ha::step::ServerPosition {
+        in_recovery: false,
+        system_id: SYSTEM_ID.to_owned(),
+        timeline: Timeline(1),
+        lsn: Lsn(1000),
+        history: Vec::new(),
+    });
+    let stopped = scene.play();
+    effects.extend(stopped.effects());
+    let count = |what: &str| effects.iter().filter(|effect| effect.starts_with(what)).count();
+    assert_eq!((count("stop "), count("start ")), (1, 1), "{effects:?}");
+}

@@ -140,22 +140,114 @@ fn running_standby_that_diverged_says_what_to_do() {
     assert!(played.verdict.reason.contains("patronictl reinit"), "{}", played.verdict.reason);
 }
 
-#[test]
-fn failed_rewinds_are_bounded_and_then_visible() {
+fn failed_rewind(memory: ha::Memory) -> Scene {
     let rewind = Task::Rewind { source: upstream("b", "a") };
     let mut scene = old_primary(ControlState::ShutDown).finished(rewind, Err("target server must be shut down".into()));
-    scene.memory.divergence = Divergence::Diverged;
-    for failures in 1..=3 {
-        let played = scene.play();
-        assert_eq!(played.verdict.memory.retry.failures, failures);
-        played.expect("recover-backoff", &[]);
-        scene.memory = played.verdict.memory;
-    }
+    scene.memory = memory;
+    scene.server = promoted_at(990);
+    scene
+}
+
+/// Plays the end of a failed pg_rewind and the cycle after the pause.
+fn fail_and_go_on(memory: ha::Memory, server: Result<ServerPosition, String>) -> Played {
+    let failed = failed_rewind(memory).play();
+    failed.expect("recover-backoff", &[]);
+    let mut scene = failed_rewind(failed.verdict.memory);
     scene.view.finished = None;
-    scene.view.now = scene.view.now.plus(std::time::Duration::from_secs(60));
-    let played = scene.play();
+    scene.server = server;
+    scene.view.now = NOW.plus(std::time::Duration::from_secs(60));
+    scene.play()
+}
+
+fn diverged() -> ha::Memory {
+    let mut memory = old_primary(ControlState::ShutDown).memory;
+    memory.divergence = Divergence::Diverged;
+    memory.checked_against = Some(("b".into(), Some(Timeline(2))));
+    memory
+}
+
+#[test]
+fn failed_rewinds_are_bounded_and_then_visible() {
+    let mut memory = diverged();
+    for _ in 1..3 {
+        let again = fail_and_go_on(memory, promoted_at(990));
+        again.expect("rewind", &["rewind to 127.0.0.1:5433"]);
+        memory = again.verdict.memory;
+    }
+    let played = fail_and_go_on(memory.clone(), promoted_at(990));
     played.expect("diverged", &[]);
     assert!(played.verdict.reason.contains("target server must be shut down"), "{}", played.verdict.reason);
+    assert!(played.verdict.reason.contains("run patronictl reinit for a"), "{}", played.verdict.reason);
+    assert_eq!(played.record().extra["problem"], played.verdict.reason);
+
+    // The same end under a policy that allows a new copy.
+    let failed = failed_rewind(memory).play();
+    let mut scene = failed_rewind(failed.verdict.memory);
+    scene.view.finished = None;
+    scene.view.now = NOW.plus(std::time::Duration::from_secs(60));
+    let policy = json!({"postgresql": {"remove_data_directory_on_rewind_failure": true}});
+    scene.view.settings = settings(policy);
+    scene.play().expect("reinit", &["RemoveDataDir"]);
+}
+
+/// A pg_rewind that failed because the leader went away says nothing of the data directory: no attempt is used up, and
+/// nothing is removed.
+#[test]
+fn rewind_that_failed_without_the_leader_does_not_count() {
+    let mut memory = diverged();
+    for _ in 0..5 {
+        let waiting = fail_and_go_on(memory, Err("connection refused".into()));
+        waiting.expect("rewind-wait", &[]);
+        memory = waiting.verdict.memory;
+    }
+    assert_eq!((memory.rewind_failures, memory.divergence), (0, Divergence::Diverged));
+}
+
+#[test]
+fn another_leader_is_another_chance_for_a_rewind() {
+    let mut scene = old_primary(ControlState::ShutDown);
+    scene.server = promoted_at(990);
+    scene.memory.divergence = Divergence::Failed("it ran and failed".into());
+    scene.memory.checked_against = Some(("c".into(), Some(Timeline(2))));
+    scene.play().expect("rewind", &["rewind to 127.0.0.1:5433"]);
+    scene.memory.checked_against = Some(("b".into(), Some(Timeline(2))));
+    scene.play().expect("diverged", &[]);
+}
+
+/// Pitfall 6: the same primary gains a timeline through crash recovery and promotion; nobody's `primary_conninfo` changes.
+#[test]
+fn leader_that_gains_a_timeline_is_compared_anew() {
+    let mut scene = Scene::of("b", "a");
+    scene.memory.divergence = Divergence::Fits;
+    scene.memory.checked_against = Some(("a".into(), Some(Timeline(1))));
+    scene.memory.disarmed = true;
+    scene.view.pg.server.as_mut().expect("running").receiver_status = None;
+    cluster_of(&mut scene).members[0].timeline = Some(Timeline(2));
+    // Its own position and the leader's are asked of the same stand-in: this node is on a timeline of its own then.
+    scene.server = promoted_at(990);
+    scene.own_history =
+        Some(vec![TimelineSwitch { timeline: Timeline(1), switchpoint: Lsn(950), reason: String::new() }]);
+    scene.play().expect("rewind", &["stop Fast Rebuild"]);
+
+    cluster_of(&mut scene).members[0].timeline = Some(Timeline(1));
+    scene.play().expect("follow", &[]);
+}
+
+/// A copy that was never started says "in production", as its source did: neither a crash nor a history of its own. Found
+/// by thought: after a kill between the end of the copy and its start it was taken for a crashed primary.
+#[test]
+fn copy_that_was_never_started_is_started_as_a_standby() {
+    for state in [ControlState::InProduction, ControlState::InArchiveRecovery] {
+        let mut scene = Scene::of("a", "b").pg_down(state);
+        scene.view.pg.unstarted_copy = true;
+        scene.view.pg.recovery_configured = false;
+        scene.memory = ha::Memory { disarmed: true, ..Default::default() };
+        scene.server = promoted_at(100);
+        for timeline in [None, Some(Timeline(1)), Some(Timeline(2))] {
+            cluster_of(&mut scene).members[1].timeline = timeline;
+            scene.play().expect("recover-standby", &["start standby of 127.0.0.1:5433"]);
+        }
+    }
 }
 
 /// Pitfall 24: a half-rewound directory is never started.
@@ -163,8 +255,12 @@ fn failed_rewinds_are_bounded_and_then_visible() {
 fn interrupted_rewind_is_rewound_again_and_never_started() {
     let mut scene = old_primary(ControlState::InArchiveRecovery);
     scene.view.pg.unfinished = Some(Unfinished::Rewind);
-    scene.memory.divergence = Divergence::Fits;
-    scene.play().expect("rewind", &["rewind to 127.0.0.1:5433"]);
+    for divergence in [Divergence::Unchecked, Divergence::Fits, Divergence::Diverged] {
+        // Not even where the control file looks as if everything fitted.
+        scene.server = promoted_at(5000);
+        scene.memory.divergence = divergence;
+        scene.play().expect("rewind", &["rewind to 127.0.0.1:5433"]);
+    }
 
     cluster_of(&mut scene).leader = None;
     scene.play().expect("rewind-wait", &[]);

@@ -172,6 +172,7 @@ impl Scene {
                 recovery_configured: !leads,
                 recovery_stale: false,
                 unfinished: None,
+                unstarted_copy: false,
                 pending_restart: BTreeMap::new(),
             },
             task: None,

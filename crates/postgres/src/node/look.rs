@@ -114,6 +114,7 @@ impl Postgres {
             recovery_stale: false,
             // In an empty directory there is nothing that must not be started.
             unfinished: if readable && disk.data_dir != DataDir::Empty { self.marker.read() } else { None },
+            unstarted_copy: readable && layout::is_unstarted_copy(&self.data_dir),
             pending_restart,
             data_dir: disk.data_dir,
         }

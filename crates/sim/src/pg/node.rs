@@ -415,6 +415,8 @@ impl State {
             recovery_configured: sim.pg.data.as_ref().is_some_and(|data| data.recovery.is_some()),
             recovery_stale: false,
             unfinished: sim.pg.data.as_ref().and_then(|data| data.unfinished),
+            // A simulated copy says "in archive recovery" from the first.
+            unstarted_copy: false,
             pending_restart: Default::default(),
         }
     }
