@@ -15,7 +15,7 @@ use crate::source::{self, Source};
 use crate::{ConfigError, legacy, schema, stores, tree, yaml};
 
 /// A name that means "nobody" in the state of synchronous replication.
-const RESERVED_NAME: &str = "__patroni_strict_sync_replica_placeholder__";
+const RESERVED_NAME: &str = model::standby_names::PLACEHOLDER;
 
 /// The local configuration: files and environment merged, without nulls.
 #[derive(Clone, PartialEq)]

@@ -88,10 +88,7 @@ fn role_title(view: &ClusterView, member: &Member) -> &'static str {
     }
     let config = view.config.as_ref().map(|config| &config.value);
     let mode = config.map(|config| model::Settings::resolve(config).0.synchronous_mode).unwrap_or_default();
-    let standby = view
-        .sync
-        .as_ref()
-        .is_some_and(|sync| sync.value.members.iter().any(|name| name.eq_ignore_ascii_case(&member.name)));
+    let standby = view.sync.as_ref().is_some_and(|sync| sync.value.lists(&member.name));
     match mode {
         model::settings::SynchronousMode::On if standby => "Sync Standby",
         model::settings::SynchronousMode::Quorum if standby => "Quorum Standby",
@@ -106,11 +103,10 @@ pub fn is_synchronous(view: &ClusterView, name: &str) -> bool {
     if mode == model::settings::SynchronousMode::Off {
         return true;
     }
-    let Some(sync) = &view.sync else {
+    let Some(sync) = view.sync.as_ref().filter(|sync| sync.value.leader.is_some()) else {
         return true;
     };
-    let leader = sync.value.leader.iter();
-    leader.chain(&sync.value.members).any(|member| member.eq_ignore_ascii_case(name))
+    sync.value.led_by(name) || sync.value.lists(name)
 }
 
 /// `host`, or `host:port` for all members when one has another port than 5432 or two share a host.

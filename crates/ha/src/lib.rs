@@ -7,6 +7,7 @@
 pub mod facts;
 pub mod lease;
 pub mod memory;
+pub mod quorum;
 pub mod rules;
 pub mod step;
 pub mod view;

@@ -35,6 +35,18 @@ pub struct FailoverKey {
     pub scheduled_at: Option<jiff::Timestamp>,
 }
 
+impl SyncKey {
+    /// `name` is one of the synchronous standbys; names are compared as PostgreSQL does, without regard to case.
+    pub fn lists(&self, name: &str) -> bool {
+        self.members.iter().any(|member| member.eq_ignore_ascii_case(name))
+    }
+
+    /// `name` is the primary that wrote the key.
+    pub fn led_by(&self, name: &str) -> bool {
+        self.leader.as_deref().is_some_and(|leader| leader.eq_ignore_ascii_case(name))
+    }
+}
+
 impl FailoverKey {
     /// Stands for a time that cannot be read: a moment that has long passed, so that nobody takes the request for an
     /// immediate one and the leader clears it.
@@ -51,7 +63,8 @@ impl FailoverKey {
 pub struct SyncKey {
     /// The primary that wrote the key.
     pub leader: Option<String>,
-    /// How many of `members` are needed besides the candidate; 0 without quorum mode.
+    /// How many of `members` a candidate must see besides itself (or one more, where it is none of them), and be ahead
+    /// of or equal to, in order to know all acknowledged commits; 0 without quorum mode.
     pub quorum: u32,
     /// Synchronous standbys, sorted.
     pub members: Vec<String>,
@@ -96,7 +109,7 @@ pub struct ClusterView {
     pub members: Vec<Member>,
     /// A requested switchover or failover; `None` also when the key says `{}`.
     pub failover: Option<Versioned<FailoverKey>>,
-    /// Synchronous state.
+    /// Synchronous state; without a leader where the key holds nothing usable.
     pub sync: Option<Versioned<SyncKey>>,
     /// Leader's position.
     pub status: Status,

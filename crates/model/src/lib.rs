@@ -16,6 +16,7 @@ pub mod peer;
 pub mod pg;
 pub mod settings;
 pub mod slots;
+pub mod standby_names;
 pub mod tags;
 pub mod time;
 pub mod units;
@@ -27,6 +28,7 @@ pub use key::Key;
 pub use lsn::{Lsn, Timeline};
 pub use member::{Member, MemberState, Role};
 pub use settings::Settings;
+pub use standby_names::StandbyNames;
 pub use tags::Tags;
 pub use time::BootTime;
 

@@ -37,12 +37,16 @@ pub struct Settings {
     pub primary_start_timeout: Duration,
     /// How long a primary may take to stop in synchronous mode; 0: no limit.
     pub primary_stop_timeout: Duration,
+    /// How long a lock that ran out is left alone while WAL of its holder still arrives; 0: not at all.
+    pub primary_race_backoff: Duration,
     /// Whether synchronous replication is managed.
     pub synchronous_mode: SynchronousMode,
     /// Hold writes rather than go on without a synchronous standby.
     pub synchronous_mode_strict: bool,
     /// How many synchronous standbys.
     pub synchronous_node_count: u32,
+    /// How far a synchronous standby may be behind before another one is taken; `None`: as far as it likes.
+    pub maximum_lag_on_syncnode_bytes: Option<u64>,
     /// The primary may outlive the store while all members answer it.
     pub failsafe_mode: bool,
     /// Only nodes on the cluster's timeline may be promoted.
@@ -95,9 +99,19 @@ impl Settings {
             max_timelines_history: reader.int("max_timelines_history", &[], Base::Plain, 0, 0) as usize,
             primary_start_timeout: reader.seconds("primary_start_timeout", &["master_start_timeout"], 300),
             primary_stop_timeout: reader.seconds("primary_stop_timeout", &["master_stop_timeout"], 0),
+            primary_race_backoff: reader.seconds("primary_race_backoff", &[], 0),
             synchronous_mode: reader.synchronous_mode(),
             synchronous_mode_strict: reader.flag("synchronous_mode_strict"),
             synchronous_node_count: reader.int("synchronous_node_count", &[], Base::Plain, 1, 0).min(1000) as u32,
+            maximum_lag_on_syncnode_bytes: u64::try_from(reader.int(
+                "maximum_lag_on_syncnode",
+                &[],
+                Base::Bytes(1),
+                -1,
+                -1,
+            ))
+            .ok()
+            .filter(|bytes| *bytes > 0),
             failsafe_mode: reader.flag("failsafe_mode"),
             check_timeline: reader.flag("check_timeline"),
             pause: reader.flag("pause"),
@@ -119,6 +133,13 @@ impl Settings {
             reader.notes.extend(inner.notes.into_iter().map(|note| format!("postgresql.{note}")));
         }
         (settings, reader.notes)
+    }
+}
+
+impl Settings {
+    /// The mode in force: a cluster that follows a remote primary has none.
+    pub fn synchronous(&self) -> SynchronousMode {
+        if self.standby_cluster { SynchronousMode::Off } else { self.synchronous_mode }
     }
 }
 

@@ -31,7 +31,8 @@ pub fn assemble(keys: impl IntoIterator<Item = RawKey>) -> ClusterView {
             Key::Leader => view.leader = (!value.is_empty()).then_some(Leader { name: value, version }),
             Key::Member(name) => view.members.push(decode_member(&name, &value)),
             Key::Failover => view.failover = decode_failover(&value).map(|value| Versioned { value, version }),
-            Key::Sync => view.sync = decode_sync(&value).map(|value| Versioned { value, version }),
+            // Garbage is a key that names nobody: whoever replaces it needs its version.
+            Key::Sync => view.sync = Some(Versioned { value: decode_sync(&value).unwrap_or_default(), version }),
             Key::Status => status = Some(value),
             Key::OptimeLeader => optime = Some(value),
             Key::History => view.history = decode_history(&value).map(|value| Versioned { value, version }),
@@ -59,7 +60,9 @@ mod tests {
             raw(Key::Config, "not json"),
             raw(Key::Initialize, "7000000000000000001"),
             raw(Key::Failover, "{}"),
+            raw(Key::Sync, "{}"),
         ]);
+        assert_eq!(view.sync, Some(Versioned { value: crate::SyncKey::default(), version: 3 }));
         assert_eq!(view.leader_member().map(|member| member.name.as_str()), Some("a"));
         assert_eq!(view.config.as_ref().map(|config| config.version), Some(0));
         assert_eq!(view.system_id(), Some("7000000000000000001"));
