@@ -39,7 +39,7 @@ impl Postgres {
         task: &TaskHandle,
     ) -> Result<(), String> {
         self.ensure_stopped("copy another server")?;
-        self.supervisor.kill_servers().await?;
+        self.supervisor.kill_workers().await?;
         let config = self.config();
         let mut problems = Vec::new();
         for method in methods(&config, source, basebackup_only) {
@@ -123,7 +123,7 @@ impl Postgres {
         let mut attempt = 1;
         loop {
             self.empty_data_dir().await?;
-            let mut command = process::command(&config.binaries.path("pg_basebackup"));
+            let mut command = process::command_on(&config.binaries.path("pg_basebackup"), &self.data_dir);
             command.arg(format!("--pgdata={}", self.data_dir.display())).args(["-X", "stream"]);
             command.arg(format!("--dbname={dsn}"));
             let options = config.basebackup.iter().chain(&own_options);

@@ -37,6 +37,7 @@ impl Postgres {
     /// configuration; ends stopped. The directory stays marked as unfinished until [`Postgres::post_bootstrap`].
     pub async fn initdb(&self, task: &TaskHandle) -> Result<(), String> {
         self.ensure_stopped("bootstrap")?;
+        self.supervisor.kill_workers().await?;
         let config = self.config();
         if layout::data_dir_state(&self.data_dir) != model::pg::DataDir::Empty {
             return Err(format!("cannot bootstrap: {} is not empty", self.data_dir.display()));
@@ -63,7 +64,7 @@ impl Postgres {
     }
 
     async fn run_initdb(&self, config: &PgConfig, task: &TaskHandle) -> Result<(), String> {
-        let mut command = process::command(&config.binaries.path("initdb"));
+        let mut command = process::command_on(&config.binaries.path("initdb"), &self.data_dir);
         command.args(&config.bootstrap.initdb);
         if let Some(user) = &config.superuser.username {
             command.arg(format!("--username={user}"));
@@ -197,7 +198,7 @@ impl Postgres {
         task: &TaskHandle,
     ) -> Result<(), String> {
         let (program, arguments) = words.split_first().ok_or_else(|| format!("{what} has an empty command"))?;
-        let mut command = process::command(Path::new(program));
+        let mut command = process::command_on(Path::new(program), &self.data_dir);
         command.args(arguments);
         if let Some(path) = pgpass {
             command.env("PGPASSFILE", path);

@@ -234,16 +234,27 @@ impl Supervisor {
 
     /// Kills every server process that works in the data directory, and waits until they are gone.
     pub async fn kill_servers(&self) -> Result<(), String> {
+        self.kill_all(proc_fs::servers_in).await
+    }
+
+    /// Makes way for work on the data directory: kills servers, and the programs that an agent which was killed has left
+    /// at work on it.
+    pub async fn kill_workers(&self) -> Result<(), String> {
+        self.kill_all(proc_fs::programs_on).await?;
+        self.kill_servers().await
+    }
+
+    async fn kill_all(&self, find: fn(&Path) -> Vec<i32>) -> Result<(), String> {
         const GONE_MAX: Duration = Duration::from_secs(10);
         let deadline = tokio::time::Instant::now() + GONE_MAX;
         loop {
-            let left = proc_fs::servers_in(&self.data_dir);
+            let left = find(&self.data_dir);
             if left.is_empty() {
                 return Ok(());
             }
             if tokio::time::Instant::now() > deadline {
                 return Err(format!(
-                    "server processes {left:?} in {} were killed and have not ended within {} seconds",
+                    "processes {left:?} at work on {} were killed and have not ended within {} seconds",
                     self.data_dir.display(),
                     GONE_MAX.as_secs()
                 ));

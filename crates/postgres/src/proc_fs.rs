@@ -1,6 +1,7 @@
 //! What `/proc` says about processes. Everything here is a look that may be stale a moment later.
 
 use std::fs;
+use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 /// A process that runs; a zombie does not.
@@ -41,14 +42,28 @@ pub(crate) fn works_in(pid: i32, data_dir: &Path) -> Option<bool> {
     Some(postgres && cwd == canonical)
 }
 
+/// Environment variable that names the data directory a program works on.
+pub(crate) const WORKS_ON: &str = "PATRONI_WORKS_ON";
+
+/// Programs, with all they have started, that an agent set to work on `data_dir`.
+pub(crate) fn programs_on(data_dir: &Path) -> Vec<i32> {
+    let wanted = [WORKS_ON.as_bytes(), b"=", data_dir.as_os_str().as_bytes()].concat();
+    let carries = |pid: &i32| {
+        // Another user's process cannot be read, and is none of ours.
+        let environment = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
+        environment.split(|byte| *byte == 0).any(|variable| variable == wanted)
+    };
+    processes().filter(|pid| is_alive(*pid) && carries(pid)).collect()
+}
+
+fn processes() -> impl Iterator<Item = i32> {
+    let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
+    entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+}
+
 /// All server processes that work in `data_dir`: postmaster, backends, and what a killed postmaster left behind.
 pub(crate) fn servers_in(data_dir: &Path) -> Vec<i32> {
-    let Ok(entries) = fs::read_dir("/proc") else { return Vec::new() };
-    entries
-        .flatten()
-        .filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok())
-        .filter(|pid| is_alive(*pid) && works_in(*pid, data_dir) == Some(true))
-        .collect()
+    processes().filter(|pid| is_alive(*pid) && works_in(*pid, data_dir) == Some(true)).collect()
 }
 
 #[cfg(test)]
@@ -62,6 +77,19 @@ mod tests {
         assert!(is_alive(pid));
         assert!(start_time(pid).is_some_and(|start| start <= now + 1 && start > now - 86_400));
         assert_eq!(works_in(pid, Path::new("/")), Some(false));
+    }
+
+    #[test]
+    fn programs_are_found_by_the_directory_they_work_on() {
+        let dir = Path::new("/nonexistent/of this test");
+        let mut child = std::process::Command::new("sleep").arg("60").env(WORKS_ON, dir).spawn().expect("sleep");
+        let deadline = std::time::Instant::now() + std::time::Duration::from_secs(10);
+        while programs_on(dir) != [child.id().cast_signed()] {
+            assert!(std::time::Instant::now() < deadline, "{:?}", programs_on(dir));
+            std::thread::yield_now();
+        }
+        assert!(programs_on(Path::new("/nonexistent/of")).is_empty());
+        child.kill().and_then(|()| child.wait()).expect("killed");
     }
 
     #[test]

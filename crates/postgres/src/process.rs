@@ -8,6 +8,7 @@ use rustix::process::{Pid, Signal, kill_process_group};
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::process::Command;
 
+use crate::proc_fs;
 use crate::task::TaskHandle;
 
 /// Bytes of output kept per stream: its end, since errors come last.
@@ -54,6 +55,14 @@ pub(crate) fn command(program: &Path) -> Command {
         }
     }
     command.stdin(Stdio::null()).process_group(0);
+    command
+}
+
+/// A [`command`] that fills or changes a data directory. Killing the agent does not end it: it carries the directory in
+/// its environment, so that the next agent finds and ends it before it touches the directory itself.
+pub(crate) fn command_on(program: &Path, data_dir: &Path) -> Command {
+    let mut command = command(program);
+    command.env(proc_fs::WORKS_ON, data_dir);
     command
 }
 

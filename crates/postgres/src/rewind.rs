@@ -31,6 +31,7 @@ impl Postgres {
     pub async fn rewind(&self, source: &Upstream, task: &TaskHandle) -> Result<(), String> {
         self.ensure_stopped("run pg_rewind")?;
         self.ensure_present("run pg_rewind")?;
+        self.supervisor.kill_workers().await?;
         self.supervisor.clear_remains().await?;
         let config = self.config();
         let version = self.version()?;
@@ -97,7 +98,7 @@ impl Postgres {
         let fetches_itself = restore_command.is_some() && (version >= 150_000 || (version >= 130_000 && !separate));
         let mut fetched: Vec<String> = Vec::new();
         loop {
-            let mut command = process::command(&config.binaries.path("pg_rewind"));
+            let mut command = process::command_on(&config.binaries.path("pg_rewind"), &self.data_dir);
             if fetches_itself {
                 command.arg("--restore-target-wal");
             }
@@ -150,6 +151,7 @@ impl Postgres {
     pub async fn crash_recovery(&self, task: &TaskHandle) -> Result<(), String> {
         self.ensure_stopped("recover from the crash")?;
         self.ensure_present("recover from the crash")?;
+        self.supervisor.kill_workers().await?;
         if let Some(work) = self.marker.read() {
             return Err(format!(
                 "cannot recover from the crash: unfinished work ({work:?}) on {}",

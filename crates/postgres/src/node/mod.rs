@@ -182,7 +182,9 @@ impl Postgres {
     /// Removes the contents of the data directory, and of the directories its WAL and tablespace links point to.
     pub async fn remove_data_dir(&self) -> Result<(), String> {
         self.ensure_stopped("remove the data directory")?;
-        self.supervisor.kill_servers().await?;
+        self.supervisor.kill_workers().await?;
+        // From here on it is not whole: what an interrupted removal leaves must not be taken for a data directory.
+        self.marker.set(model::pg::Unfinished::Clone)?;
         let data_dir = self.data_dir.clone();
         blocking(move || layout::clear(&data_dir)).await??;
         self.set_phase(BootstrapPhase::Idle);
@@ -192,7 +194,7 @@ impl Postgres {
     /// Puts a failed bootstrap aside as `<data_dir>.<time>.failed`; a WAL directory elsewhere likewise.
     pub async fn move_data_dir_aside(&self) -> Result<(), String> {
         self.ensure_stopped("put the data directory aside")?;
-        self.supervisor.kill_servers().await?;
+        self.supervisor.kill_workers().await?;
         self.set_phase(BootstrapPhase::Idle);
         if !self.data_dir.exists() {
             return self.marker.clear();
