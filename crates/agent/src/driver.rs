@@ -23,10 +23,11 @@ const STEPS_MAX: usize = 64;
 pub(crate) const REQUESTS_MAX: usize = 64;
 /// Members' records change often; they are looked at no more often than this.
 const MEMBERS_DEBOUNCE: Duration = Duration::from_millis(300);
-/// How long an agent that is told to stop waits for the store.
-const STORE_WAIT_AT_EXIT: Duration = Duration::from_secs(2);
 /// Irreversible steps are not taken on a look that is older: the agent was frozen or starved meanwhile.
 const VIEW_AGE_MAX: Duration = Duration::from_secs(10);
+/// A lock that was won so long after the look was won on old answers: two rounds of questions to slow peers, and a
+/// write.
+const RACE_AGE_MAX: Duration = Duration::from_secs(5);
 
 /// What the loop last saw and concluded, for whoever answers questions about this node.
 #[derive(Clone, Debug)]
@@ -118,7 +119,8 @@ impl Driver {
                 seen = now;
             }
         }));
-        for mut counter in [self.deps.node.events(), self.keeper.changes()] {
+        let counters = [self.deps.node.events(), self.keeper.changes()].into_iter().chain(self.deps.fence.events());
+        for mut counter in counters {
             let wake = self.shared.wake.clone();
             self.deps.spawner.spawn(Box::pin(async move {
                 while counter.changed().await.is_ok() {
@@ -226,7 +228,7 @@ impl Driver {
                         self.shared.wake.notify_one();
                         Outcome::Failed("the look is too old to act on: frozen or starved meanwhile".to_owned())
                     } else {
-                        self.perform(&effect).await
+                        self.perform(&effect, view.now).await
                     };
                     facts.did(effect, outcome);
                 }
@@ -298,7 +300,7 @@ impl Driver {
         self.members_seen = self.changes.borrow_and_update().members;
         // Before PostgreSQL is looked at: what a task that has ended did is then in the look.
         let (task, finished) = (self.tasks.running(), self.tasks.finished());
-        let (pg, store) = tokio::join!(biased; self.deps.node.observe(), self.read_store());
+        let (pg, store) = tokio::join!(biased; self.deps.node.observe(), self.keeper.bounded(self.deps.store.read(Freshness::Snapshot)));
         self.keeper.progress();
         let now = self.deps.clock.now();
         let store = match store {
@@ -319,6 +321,8 @@ impl Driver {
         self.adopt_config(&store, role, task.is_none()).await;
         self.keeper.set_fencing(!self.settings.pause);
         let taken = finished.as_ref().map(|finished| finished.id);
+        // One moment for everything that is measured, after all that may have taken time.
+        let now = self.deps.clock.now();
         let view = View {
             now,
             wall: self.deps.clock.wall(),
@@ -334,32 +338,6 @@ impl Driver {
             shutdown: *self.shutdown.borrow(),
         };
         (view, taken)
-    }
-
-    /// Reads the store. A leader does not wait for the answer beyond the moment at which it must act without one, and an
-    /// agent that is told to stop does not wait long.
-    async fn read_store(&self) -> Result<ClusterView, StoreError> {
-        let clock = &self.deps.clock;
-        let lease = self.keeper.lease();
-        let must_act = async {
-            let LeaseView::Held(deadline) = lease else { return std::future::pending().await };
-            let least = clock.now().plus(Duration::from_millis(500));
-            clock.sleep_until(deadline.minus(self.settings.ttl / 5).max(least)).await;
-        };
-        let mut shutdown = self.shutdown.clone();
-        let stopping = async {
-            // The sender lives as long as this driver.
-            let _ = shutdown.wait_for(|told| *told).await;
-            clock.sleep_until(clock.now().plus(STORE_WAIT_AT_EXIT)).await;
-        };
-        tokio::select! {
-            biased;
-            answer = self.deps.store.read(Freshness::Snapshot) => answer,
-            () = must_act => {
-                Err(StoreError::Unreachable("no answer while the lease lasts".to_owned()))
-            }
-            () = stopping => Err(StoreError::Unreachable("no answer while the agent stops".to_owned())),
-        }
     }
 
     /// Takes over a changed dynamic configuration, or a changed role or file where those matter to PostgreSQL.
@@ -402,17 +380,27 @@ impl Driver {
         }
     }
 
-    async fn perform(&mut self, effect: &Effect) -> Outcome {
+    /// `looked_at` is the moment of the look that the effect rests on.
+    async fn perform(&mut self, effect: &Effect, looked_at: BootTime) -> Outcome {
         let store = &self.deps.store;
         match effect {
-            Effect::AcquireLeader => self.keeper.acquire().await,
+            Effect::AcquireLeader => match self.keeper.acquire().await {
+                Outcome::Leased(deadline) if self.deps.clock.now().since(looked_at) > RACE_AGE_MAX => {
+                    Outcome::LeasedLate(deadline)
+                }
+                outcome => outcome,
+            },
             Effect::RenewLeader => self.keeper.renew().await,
             Effect::ReleaseLeader => self.keeper.release().await,
-            Effect::TouchMember(member) => outcome(store.touch_member(member).await, |()| Outcome::Done),
-            Effect::Put { key, value, guard } => {
-                outcome(store.put(key, value, guard_of(*guard)).await, Outcome::Written)
+            Effect::TouchMember(member) => {
+                outcome(self.keeper.bounded(store.touch_member(member)).await, |()| Outcome::Done)
             }
-            Effect::Delete { key, guard } => outcome(store.delete(key, guard_of(*guard)).await, |()| Outcome::Done),
+            Effect::Put { key, value, guard } => {
+                outcome(self.keeper.bounded(store.put(key, value, guard_of(*guard))).await, Outcome::Written)
+            }
+            Effect::Delete { key, guard } => {
+                outcome(self.keeper.bounded(store.delete(key, guard_of(*guard))).await, |()| Outcome::Done)
+            }
             Effect::StartTask(task) => match self.tasks.start(task.clone(), self.deps.clock.now()) {
                 Ok(()) => Outcome::Done,
                 Err(why) => Outcome::Failed(why),
@@ -433,7 +421,7 @@ impl Driver {
                 }
             },
             Effect::Disarm => {
-                self.deps.fence.disarm().await;
+                self.keeper.let_go_of_fence().await;
                 Outcome::Done
             }
             Effect::Answer(id, answer) => {

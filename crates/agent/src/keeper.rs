@@ -1,8 +1,9 @@
 //! The lease keeper: holds the leader lease, renews it on its own, and tells the fence how long it lasts.
 //!
 //! A slow disk, a slow query or a stuck task does not cost the lease; a decision loop that has stopped moving does:
-//! without [`Keeper::progress`] for long enough, renewal stops.
+//! without [`Keeper::progress`] for long enough, renewal stops. How the times relate is in [`LeaseTimes`].
 
+use std::future::Future;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -10,24 +11,25 @@ use std::time::Duration;
 use dcs::{Store, StoreError, Timing};
 use ha::step::Outcome;
 use ha::view::LeaseView;
-use model::BootTime;
+use model::{BootTime, LeaseTimes};
 use tokio::sync::watch;
 
 use crate::ports::{Clock, Fence};
 
-/// The part of the ttl between our deadline and the earliest moment the store may expire the key: time for the
-/// sentinel to kill, and for clocks that run at different speeds.
-fn safety_margin(ttl: Duration) -> Duration {
-    (ttl / 10).max(Duration::from_millis(500))
-}
+/// A leader that must act without an answer of the store waits for one at least so long.
+const STORE_WAIT_MIN: Duration = Duration::from_millis(500);
+/// How long an agent that is told to stop waits for the store, as long as it answers.
+const STORE_WAIT_AT_EXIT: Duration = Duration::from_secs(2);
 
 struct State {
     lease: LeaseView,
-    timing: Timing,
+    times: LeaseTimes,
     /// Start of the last successful renewal.
     renewed_at: BootTime,
     /// The decision loop's last sign of life.
     progress_at: BootTime,
+    /// The last complaint about the fence, so that each is made once.
+    complaint: Option<String>,
 }
 
 /// Holds the lease of one node.
@@ -38,23 +40,46 @@ pub struct Keeper {
     state: Mutex<State>,
     /// One lease operation at a time.
     operation: tokio::sync::Mutex<()>,
-    /// Arm the fence; off while the cluster is paused.
+    /// Whether the cluster's state asks for a fence: off while it is paused.
     fencing: AtomicBool,
+    /// Whether renewals of the keeper's own move the fence's deadline: not after [`Keeper::let_go_of_fence`], until the
+    /// rules acquire or renew again. Arming and letting go take turns on it.
+    guarding: tokio::sync::Mutex<bool>,
     changes: watch::Sender<u64>,
+    /// The agent was told to stop.
+    stopping: watch::Receiver<bool>,
+    /// The store did not answer in time since the agent was told to stop.
+    silent_at_exit: AtomicBool,
+}
+
+fn times_of(timing: Timing) -> LeaseTimes {
+    LeaseTimes { ttl: timing.ttl, loop_wait: timing.loop_wait, retry_timeout: timing.retry_timeout }
 }
 
 impl Keeper {
-    /// A keeper without a lease.
-    pub fn new(store: Arc<dyn Store>, fence: Arc<dyn Fence>, clock: Arc<dyn Clock>, timing: Timing) -> Keeper {
+    /// A keeper without a lease. `stopping` becomes true when the agent is told to stop.
+    pub fn new(
+        store: Arc<dyn Store>,
+        fence: Arc<dyn Fence>,
+        clock: Arc<dyn Clock>,
+        timing: Timing,
+        stopping: watch::Receiver<bool>,
+    ) -> Keeper {
         let now = clock.now();
+        let times = times_of(timing);
+        let lease = LeaseView::None;
+        fence.set_times(times);
         Keeper {
             store,
             fence,
             clock,
-            state: Mutex::new(State { lease: LeaseView::None, timing, renewed_at: now, progress_at: now }),
+            state: Mutex::new(State { lease, times, renewed_at: now, progress_at: now, complaint: None }),
             operation: tokio::sync::Mutex::new(()),
             fencing: AtomicBool::new(true),
+            guarding: tokio::sync::Mutex::new(false),
             changes: watch::Sender::new(0),
+            stopping,
+            silent_at_exit: AtomicBool::new(false),
         }
     }
 
@@ -83,11 +108,14 @@ impl Keeper {
 
     /// New times; a changed ttl counts from the next renewal.
     pub fn set_timing(&self, timing: Timing) {
-        self.state().timing = timing;
+        let times = times_of(timing);
+        // Before the store knows: a lease granted with a shorter ttl must not be counted with a longer one.
+        self.state().times = times;
         self.store.set_timing(timing);
+        self.fence.set_times(times);
     }
 
-    /// Whether renewals arm the fence.
+    /// Whether the cluster's state asks for a fence.
     pub fn set_fencing(&self, fencing: bool) {
         self.fencing.store(fencing, Ordering::Relaxed);
     }
@@ -100,58 +128,108 @@ impl Keeper {
 
     /// Takes the lock.
     pub async fn acquire(&self) -> Outcome {
-        let _guard = self.operation.lock().await;
-        let (started, ttl) = self.begin();
-        let result = self.store.acquire_leader().await;
-        self.conclude(started, ttl, result).await
+        let _turn = self.operation.lock().await;
+        *self.guarding.lock().await = true;
+        let (sent, ttl) = self.begin();
+        let result = self.bounded(self.store.acquire_leader()).await;
+        self.conclude(sent, ttl, result).await
     }
 
     /// Prolongs the lease.
     pub async fn renew(&self) -> Outcome {
-        let _guard = self.operation.lock().await;
+        let _turn = self.operation.lock().await;
+        *self.guarding.lock().await = true;
         self.renew_in_turn().await
     }
 
     /// The caller holds `operation`.
     async fn renew_in_turn(&self) -> Outcome {
-        let (started, ttl) = self.begin();
-        let result = self.store.renew_leader().await;
-        self.conclude(started, ttl, result).await
+        let (sent, ttl) = self.begin();
+        let result = self.bounded(self.store.renew_leader()).await;
+        self.conclude(sent, ttl, result).await
     }
 
     /// Gives the lock away. From the call on the lease is not renewed, whatever the store answers.
     pub async fn release(&self) -> Outcome {
-        let _guard = self.operation.lock().await;
+        let _turn = self.operation.lock().await;
         self.state().lease = LeaseView::None;
-        match self.store.release_leader().await {
+        match self.bounded(self.store.release_leader()).await {
             Ok(()) => Outcome::Done,
             Err(StoreError::Rejected(why)) => Outcome::Rejected(why),
             Err(StoreError::Unreachable(why)) => Outcome::Unreachable(why),
         }
     }
 
-    fn begin(&self) -> (BootTime, Duration) {
-        (self.clock.now(), self.state().timing.ttl)
+    /// Nothing of this node is writable any more: no guard, until the rules acquire or renew again.
+    pub async fn let_go_of_fence(&self) {
+        let mut guarding = self.guarding.lock().await;
+        *guarding = false;
+        self.fence.disarm().await;
     }
 
-    /// Turns the store's answer into a lease whose deadline counts from before the question was sent.
-    async fn conclude(&self, started: BootTime, ttl: Duration, result: Result<(), StoreError>) -> Outcome {
+    /// Waits for an answer of the store as long as it can matter. A holder of the lease does not wait beyond the moment
+    /// at which it must act without one; an agent that is told to stop does not wait long, and even less once the store
+    /// was silent.
+    pub async fn bounded<T>(
+        &self,
+        operation: impl Future<Output = Result<T, StoreError>> + Send,
+    ) -> Result<T, StoreError> {
+        let must_act = async {
+            let LeaseView::Held(mut deadline) = self.state().lease else { return std::future::pending().await };
+            let least = self.clock.now().plus(STORE_WAIT_MIN);
+            loop {
+                let demote_at = self.state().times.demote_at(deadline);
+                self.clock.sleep_until(demote_at.max(least)).await;
+                match self.state().lease {
+                    LeaseView::Held(later) if later > deadline => deadline = later,
+                    _ => return,
+                }
+            }
+        };
+        let mut stopping = self.stopping.clone();
+        let told_to_stop = async {
+            if stopping.wait_for(|told| *told).await.is_err() {
+                return std::future::pending().await;
+            }
+            let silent = self.silent_at_exit.load(Ordering::Relaxed);
+            let wait = if silent { STORE_WAIT_MIN } else { STORE_WAIT_AT_EXIT };
+            self.clock.sleep_until(self.clock.now().plus(wait)).await;
+        };
+        tokio::select! {
+            biased;
+            answer = operation => answer,
+            () = must_act => Err(StoreError::Unreachable("no answer while the lease lasts".to_owned())),
+            () = told_to_stop => {
+                self.silent_at_exit.store(true, Ordering::Relaxed);
+                Err(StoreError::Unreachable("no answer while the agent stops".to_owned()))
+            }
+        }
+    }
+
+    fn begin(&self) -> (BootTime, Duration) {
+        (self.clock.now(), self.state().times.ttl)
+    }
+
+    /// Turns the store's answer into a lease whose deadline counts from before the question was sent. The store has used
+    /// the ttl as it was then or as it is now: the shorter counts.
+    async fn conclude(&self, sent: BootTime, ttl: Duration, result: Result<(), StoreError>) -> Outcome {
         match result {
             Ok(()) => {
-                let deadline = started.plus(ttl).minus(safety_margin(ttl));
+                let times = self.state().times;
+                let deadline = LeaseTimes { ttl: ttl.min(times.ttl), ..times }.deadline(sent);
                 if deadline <= self.clock.now() {
                     self.state().lease = LeaseView::Lost;
                     return Outcome::Unreachable("the answer came after the lease it granted had ended".to_owned());
                 }
-                if self.fencing.load(Ordering::Relaxed)
-                    && let Err(why) = self.fence.arm(deadline).await
-                {
-                    tracing::warn!("nobody would stop PostgreSQL if this agent hung: {why}");
-                }
+                let armed = self.arm(deadline).await;
                 let mut state = self.state();
                 state.lease = LeaseView::Held(deadline);
-                state.renewed_at = started;
-                Outcome::Leased(deadline)
+                state.renewed_at = sent;
+                drop(state);
+                match armed {
+                    Err(why) if self.fence.failed() => Outcome::Unfenced(why),
+                    _ => Outcome::Leased(deadline),
+                }
             }
             Err(StoreError::Rejected(why)) => {
                 self.lose();
@@ -159,6 +237,20 @@ impl Keeper {
             }
             Err(StoreError::Unreachable(why)) => Outcome::Unreachable(why),
         }
+    }
+
+    async fn arm(&self, deadline: BootTime) -> Result<(), String> {
+        let guarding = self.guarding.lock().await;
+        if !*guarding || !self.fencing.load(Ordering::Relaxed) {
+            return Ok(());
+        }
+        let armed = self.fence.arm(deadline).await;
+        let complaint = armed.as_ref().err().cloned();
+        let before = std::mem::replace(&mut self.state().complaint, complaint.clone());
+        if let Some(why) = complaint.filter(|why| before.as_ref() != Some(why)) {
+            tracing::warn!("nobody would stop PostgreSQL if this agent hung: {why}");
+        }
+        armed
     }
 
     fn lose(&self) {
@@ -170,18 +262,16 @@ impl Keeper {
         self.changes.send_modify(|count| *count += 1);
     }
 
-    /// When the keeper itself should renew, if ever: a little after the decision loop would have.
+    /// When the keeper itself should renew, if ever.
     fn due(&self) -> Option<BootTime> {
         let state = self.state();
-        let interval = (state.timing.loop_wait + Duration::from_millis(500)).min(state.timing.ttl / 3);
-        matches!(state.lease, LeaseView::Held(_)).then(|| state.renewed_at.plus(interval))
+        matches!(state.lease, LeaseView::Held(_)).then(|| state.renewed_at.plus(state.times.renew_after()))
     }
 
     /// The decision loop has shown life recently enough to go on leading.
     fn loop_is_alive(&self) -> bool {
         let state = self.state();
-        let bound = state.timing.loop_wait + 2 * state.timing.retry_timeout;
-        self.clock.now().since(state.progress_at) <= bound
+        self.clock.now().since(state.progress_at) <= state.times.loop_silence_max()
     }
 
     /// Renews whenever the loop has not; runs for the life of the agent.
@@ -223,10 +313,13 @@ impl Keeper {
 
     /// A lease that was given away or lost while waiting for the turn is left alone.
     async fn renew_if_held(&self) -> Outcome {
-        let _guard = self.operation.lock().await;
+        let _turn = self.operation.lock().await;
         if !self.holds() {
             return Outcome::Done;
         }
         self.renew_in_turn().await
     }
 }
+
+#[cfg(test)]
+mod tests;

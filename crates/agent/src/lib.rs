@@ -67,10 +67,11 @@ impl Agent {
     pub fn new(deps: Deps, node: NodeInfo, dynamic: Map<String, Value>) -> Agent {
         let (settings, _) = Settings::resolve(&dynamic);
         let timing = Timing { ttl: settings.ttl, loop_wait: settings.loop_wait, retry_timeout: settings.retry_timeout };
-        let keeper = Arc::new(Keeper::new(deps.store.clone(), deps.fence.clone(), deps.clock.clone(), timing));
         let wake = Arc::new(Notify::new());
         let (reload, reload_receiver) = watch::channel(None);
         let (shutdown, shutdown_receiver) = watch::channel(false);
+        let (store, fence, clock) = (deps.store.clone(), deps.fence.clone(), deps.clock.clone());
+        let keeper = Arc::new(Keeper::new(store, fence, clock, timing, shutdown_receiver.clone()));
         let shared = Arc::new(driver::Shared {
             wake: wake.clone(),
             published: watch::Sender::new(None),

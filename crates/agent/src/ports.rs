@@ -11,7 +11,7 @@ use ha::view::Progress;
 use model::lsn::TimelineSwitch;
 use model::peer::PeerStatus;
 use model::pg::{PgSnapshot, Upstream};
-use model::{BootTime, Role};
+use model::{BootTime, LeaseTimes, Role};
 use serde_json::{Map, Value};
 use tokio::sync::watch;
 
@@ -47,8 +47,15 @@ pub trait Fence: Send + Sync + 'static {
     async fn arm(&self, deadline: BootTime) -> Result<(), String>;
     /// PostgreSQL may outlive the agent from now on.
     async fn disarm(&self);
-    /// Fencing is required by the configuration and does not work.
+    /// Fencing is required by the configuration and does not work; as long as an earlier deadline stands, a new one that
+    /// was not confirmed is no failure.
     fn failed(&self) -> bool;
+    /// New times of the lease.
+    fn set_times(&self, _times: LeaseTimes) {}
+    /// Each counts what changes the answer of [`Fence::failed`].
+    fn events(&self) -> Vec<watch::Receiver<u64>> {
+        Vec::new()
+    }
 }
 
 /// User scripts.

@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use model::units::{Base, bool_of, int_of};
 use serde_json::{Map, Value};
 
 use crate::{schema, stores, tree};
@@ -50,13 +51,30 @@ pub struct Findings {
 pub fn check(tree: &Map<String, Value>) -> Findings {
     let mut walk = Walk { custom: custom_sections(tree), findings: Findings::default() };
     walk.section("", tree);
+    if let Some(Value::Object(dynamic)) = tree::get(tree, "bootstrap.dcs") {
+        permit_short_times(dynamic, "bootstrap.dcs.", &mut walk.findings);
+    }
     walk.findings
+}
+
+/// With `allow_short_ttl` two times may be lower than the table says, which is what upstream's nodes can do.
+fn permit_short_times(dynamic: &Map<String, Value>, prefix: &str, findings: &mut Findings) {
+    let permitted = |path: &str| {
+        let name = path.strip_prefix(prefix).unwrap_or(path);
+        let least = [("ttl", 3), ("retry_timeout", 1)].iter().find(|(known, _)| *known == name).map(|(_, least)| *least);
+        let value = dynamic.get(name).and_then(|value| int_of(value, Base::Micros(1_000_000)));
+        least.zip(value).is_some_and(|(least, value)| value >= least)
+    };
+    if dynamic.get("allow_short_ttl").and_then(bool_of) == Some(true) {
+        findings.problems.retain(|problem| !permitted(&problem.path));
+    }
 }
 
 /// Checks a dynamic configuration (`/config` in the store).
 pub fn check_dynamic(dynamic: &Map<String, Value>) -> Findings {
     let mut walk = Walk { custom: Vec::new(), findings: Findings::default() };
     walk.section("bootstrap.dcs", dynamic);
+    permit_short_times(dynamic, "bootstrap.dcs.", &mut walk.findings);
     for sentence in &mut walk.findings.unknown {
         *sentence = sentence.replace("bootstrap.dcs.", "");
     }
@@ -324,6 +342,21 @@ mod tests {
             ["restapi.connect_address", "postgresql.connect_address", "postgresql.authentication.superuser"]
         );
         assert!(paths(json!({"name": "n"}), false).contains(&"zookeeper".to_owned()));
+    }
+
+    #[test]
+    fn short_times_are_permitted_where_they_are_asked_for() {
+        for (dynamic, wrong) in [
+            (json!({"ttl": 3, "retry_timeout": 1, "allow_short_ttl": true}), vec![]),
+            (json!({"ttl": 2, "retry_timeout": 1, "allow_short_ttl": true}), vec!["ttl"]),
+            (json!({"ttl": "x", "allow_short_ttl": true}), vec!["ttl"]),
+            (json!({"ttl": 3, "retry_timeout": 1, "allow_short_ttl": false}), vec!["ttl", "retry_timeout"]),
+        ] {
+            let found = check_dynamic(dynamic.as_object().expect("an object"));
+            let paths: Vec<&str> = found.problems.iter().map(|problem| problem.path.as_str()).collect();
+            assert_eq!(paths, wrong, "{dynamic}");
+            assert!(found.unknown.is_empty(), "{:?}", found.unknown);
+        }
     }
 
     #[test]

@@ -251,6 +251,10 @@ pub enum Outcome {
     Done,
     /// The lease is held until then.
     Leased(BootTime),
+    /// The lock was acquired, so long after the look that what the decision rested on may be old. No proof.
+    LeasedLate(BootTime),
+    /// The lease is held, but a guard that the configuration requires is missing; why. No proof.
+    Unfenced(String),
     /// A key was written; its version.
     Written(u64),
     /// The store answered that the condition does not hold.
@@ -264,7 +268,7 @@ pub enum Outcome {
 impl Outcome {
     /// The effect took place.
     pub fn succeeded(&self) -> bool {
-        matches!(self, Outcome::Done | Outcome::Leased(_) | Outcome::Written(_))
+        matches!(self, Outcome::Done | Outcome::Leased(_) | Outcome::LeasedLate(_) | Outcome::Written(_))
     }
 }
 

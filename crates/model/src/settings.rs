@@ -6,6 +6,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use crate::LeaseTimes;
 use crate::units::{Base, bool_of, int_of};
 
 /// How synchronous replication is managed.
@@ -80,12 +81,16 @@ impl Default for Settings {
 const LOOP_WAIT_MIN_S: i64 = 1;
 const RETRY_TIMEOUT_MIN_S: i64 = 3;
 const TTL_MIN_S: i64 = 20;
+/// The same where `allow_short_ttl` is set.
+const SHORT_RETRY_TIMEOUT_MIN_S: i64 = 1;
+const SHORT_TTL_MIN_S: i64 = 3;
 
 impl Settings {
     /// Reads the dynamic configuration. Values that cannot be used are replaced and named in the second part of the
     /// answer, one sentence each; nothing here fails.
     ///
-    /// The three times are repaired as upstream does: raised to their least values, then `loop_wait` and
+    /// The three times are repaired as upstream does: raised to their least values (lower ones with `allow_short_ttl`,
+    /// which upstream does not know: its nodes go on with theirs), then `loop_wait` and
     /// `retry_timeout` lowered until `loop_wait + 2 * retry_timeout <= ttl`.
     pub fn resolve(config: &Map<String, Value>) -> (Settings, Vec<String>) {
         let mut reader = Reader { config, notes: Vec::new() };
@@ -133,6 +138,11 @@ impl Settings {
             reader.notes.extend(inner.notes.into_iter().map(|note| format!("postgresql.{note}")));
         }
         (settings, reader.notes)
+    }
+
+    /// The times that the leader lease is made of.
+    pub fn lease_times(&self) -> LeaseTimes {
+        LeaseTimes { ttl: self.ttl, loop_wait: self.loop_wait, retry_timeout: self.retry_timeout }
     }
 }
 
@@ -236,9 +246,13 @@ impl Reader<'_> {
 
     fn times(&mut self) -> (Duration, Duration, Duration) {
         let seconds = Base::Micros(1_000_000);
-        let ttl = self.int("ttl", &[], seconds, 30, TTL_MIN_S).min(i64::from(i32::MAX));
+        let (ttl_min, retry_timeout_min) = match self.flag("allow_short_ttl") {
+            true => (SHORT_TTL_MIN_S, SHORT_RETRY_TIMEOUT_MIN_S),
+            false => (TTL_MIN_S, RETRY_TIMEOUT_MIN_S),
+        };
+        let ttl = self.int("ttl", &[], seconds, 30, ttl_min).min(i64::from(i32::MAX));
         let mut loop_wait = self.int("loop_wait", &[], seconds, 10, LOOP_WAIT_MIN_S);
-        let mut retry_timeout = self.int("retry_timeout", &[], seconds, 10, RETRY_TIMEOUT_MIN_S);
+        let mut retry_timeout = self.int("retry_timeout", &[], seconds, 10, retry_timeout_min);
         let given = (loop_wait, retry_timeout);
         if retry_timeout.saturating_mul(2).saturating_add(LOOP_WAIT_MIN_S) > ttl {
             loop_wait = LOOP_WAIT_MIN_S;

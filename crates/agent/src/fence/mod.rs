@@ -9,8 +9,9 @@ mod watchdog;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use model::BootTime;
+use model::{BootTime, LeaseTimes};
 use serde_json::Value;
+use tokio::sync::watch;
 
 pub use self::sentinel::{SentinelFence, SentinelOptions};
 pub use self::watchdog::{Driver, WatchdogFence, WatchdogOptions};
@@ -97,6 +98,14 @@ impl Fence for Combined {
 
     fn failed(&self) -> bool {
         self.guards.iter().any(|guard| guard.failed())
+    }
+
+    fn set_times(&self, times: LeaseTimes) {
+        self.guards.iter().for_each(|guard| guard.set_times(times));
+    }
+
+    fn events(&self) -> Vec<watch::Receiver<u64>> {
+        self.guards.iter().flat_map(|guard| guard.events()).collect()
     }
 }
 

@@ -1,26 +1,27 @@
 //! The agent's side of the [sentinel](crate::sentinel).
 
 use std::path::PathBuf;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use model::BootTime;
-use tokio::sync::{mpsc, oneshot};
+use model::{BootTime, LeaseTimes, Settings};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::timeout;
 
 use super::Mode;
 use super::link::{Link, report_fired};
+use crate::clock::boot_now;
 use crate::ports::Fence;
-use crate::sentinel::proc::ProcId;
+use crate::sentinel::proc::{self, ProcId};
 use crate::sentinel::proto::{self, Answer, Request};
 
-/// How long [`Fence::arm`] and [`Fence::disarm`] take at most.
+/// How long [`Fence::arm`] and [`Fence::disarm`] take at most; what is not confirmed by then is still tried.
 const CONFIRM_WITHIN: Duration = Duration::from_millis(500);
 
-/// How long the sentinel may take to answer before it is replaced.
-const ANSWER_WITHIN: Duration = Duration::from_millis(400);
+/// How long the sentinel may take to answer before it is replaced: half of the time until its deadline, within these
+/// bounds. On a starved machine a living sentinel is worth more than one that has yet to start.
+const ANSWER_WITHIN: (Duration, Duration) = (Duration::from_millis(400), Duration::from_secs(2));
 
 /// How often a request that could not be delivered is tried again.
 const RETRY_PERIOD: Duration = Duration::from_millis(500);
@@ -60,10 +61,63 @@ impl SentinelOptions {
 /// there already, and started again when it dies. What could not be delivered is tried again until it is.
 pub struct SentinelFence {
     requests: mpsc::Sender<(Wish, oneshot::Sender<Result<(), String>>)>,
-    required: bool,
-    broken: Arc<AtomicBool>,
-    postmaster: Arc<AtomicU32>,
+    standing: Arc<Standing>,
     data_dir: PathBuf,
+}
+
+/// What both the messenger and whoever asks need to know.
+struct Standing {
+    required: bool,
+    state: Mutex<StandingState>,
+    /// Counts changes of [`Standing::failed`].
+    events: watch::Sender<u64>,
+}
+
+struct StandingState {
+    /// The last wish was not confirmed.
+    broken: bool,
+    /// The last deadline that was confirmed and not withdrawn.
+    confirmed: Option<BootTime>,
+    /// How long before the end of a deadline PostgreSQL begins to stop, if there is no other.
+    demote_margin: Duration,
+    /// The answer that [`Standing::events`] last told of.
+    told_failed: bool,
+    postmaster: Option<ProcId>,
+}
+
+impl Standing {
+    fn state(&self) -> MutexGuard<'_, StandingState> {
+        // Every update is a plain assignment: the state is sound even if a holder panicked.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A wish that was not confirmed is a failure when the deadline before has come so close that PostgreSQL must stop:
+    /// until then it can still be delivered.
+    fn failed(&self, now: BootTime) -> bool {
+        let state = self.state();
+        let in_time = state.confirmed.is_some_and(|deadline| now < deadline.minus(state.demote_margin));
+        self.required && state.broken && !in_time
+    }
+
+    /// Wakes the loop where the answer has changed.
+    fn tell(&self) {
+        let failed = self.failed(boot_now());
+        let before = std::mem::replace(&mut self.state().told_failed, failed);
+        if before != failed {
+            self.events.send_modify(|count| *count += 1);
+        }
+    }
+
+    /// How long the sentinel may take to answer now.
+    fn patience(&self, wish: Wish) -> Duration {
+        let confirmed = self.state().confirmed;
+        let deadline = confirmed.or(match wish {
+            Wish::Arm(deadline) => Some(deadline),
+            Wish::Disarm => None,
+        });
+        let half = deadline.map_or(Duration::ZERO, |deadline| deadline.since(boot_now()) / 2);
+        half.clamp(ANSWER_WITHIN.0, ANSWER_WITHIN.1)
+    }
 }
 
 /// What the sentinel is to do.
@@ -77,25 +131,37 @@ impl SentinelFence {
     /// Starts the task that talks to the sentinel, on the current runtime. Nothing is started or armed yet.
     pub fn new(options: SentinelOptions) -> SentinelFence {
         let (requests, queue) = mpsc::channel(QUEUE_MAX);
-        let (broken, postmaster) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU32::new(0)));
-        let (required, data_dir) = (options.required, options.data_dir.clone());
+        let standing = Arc::new(Standing {
+            required: options.required,
+            state: Mutex::new(StandingState {
+                broken: false,
+                confirmed: None,
+                demote_margin: Settings::default().lease_times().demote_margin(),
+                told_failed: false,
+                postmaster: None,
+            }),
+            events: watch::Sender::new(0),
+        });
+        let data_dir = options.data_dir.clone();
         let messenger = Messenger {
             options,
             canonical: None,
             link: None,
             wish: None,
             delivered: true,
-            broken: broken.clone(),
-            postmaster: postmaster.clone(),
+            standing: standing.clone(),
         };
         tokio::spawn(messenger.run(queue));
-        SentinelFence { requests, required, broken, postmaster, data_dir }
+        SentinelFence { requests, standing, data_dir }
     }
 
     /// Tells which process the postmaster is, where the agent knows; the sentinel finds it otherwise. Used from the next
-    /// [`Fence::arm`] on.
+    /// [`Fence::arm`] on. The number is bound to the process that has it now: another that gets it later is not meant.
     pub fn set_postmaster(&self, pid: Option<u32>) {
-        self.postmaster.store(pid.unwrap_or(0), Ordering::Relaxed);
+        let pid = pid.and_then(|pid| i32::try_from(pid).ok()).filter(|pid| *pid > 1);
+        let known = self.standing.state().postmaster.filter(|known| Some(known.pid) == pid && known.alive().is_some());
+        let postmaster = known.or_else(|| pid.filter(|pid| proc::is_postgres(*pid)).and_then(ProcId::of));
+        self.standing.state().postmaster = postmaster;
     }
 
     async fn request(&self, wish: Wish) -> Result<(), String> {
@@ -121,7 +187,7 @@ impl Fence for SentinelFence {
     async fn arm(&self, deadline: BootTime) -> Result<(), String> {
         let armed = self.request(Wish::Arm(deadline)).await;
         if armed.is_err() {
-            self.broken.store(true, Ordering::Relaxed);
+            self.standing.state().broken = true;
         }
         armed
     }
@@ -133,7 +199,15 @@ impl Fence for SentinelFence {
     }
 
     fn failed(&self) -> bool {
-        self.required && self.broken.load(Ordering::Relaxed)
+        self.standing.failed(boot_now())
+    }
+
+    fn set_times(&self, times: LeaseTimes) {
+        self.standing.state().demote_margin = times.demote_margin();
+    }
+
+    fn events(&self) -> Vec<watch::Receiver<u64>> {
+        vec![self.standing.events.subscribe()]
     }
 }
 
@@ -146,8 +220,7 @@ struct Messenger {
     wish: Option<Wish>,
     /// The sentinel confirmed the wish.
     delivered: bool,
-    broken: Arc<AtomicBool>,
-    postmaster: Arc<AtomicU32>,
+    standing: Arc<Standing>,
 }
 
 impl Messenger {
@@ -176,6 +249,7 @@ impl Messenger {
                 report_fired();
                 // Not to be repeated to a successor: PostgreSQL may have been started anew, without the lease.
                 (self.wish, self.delivered) = (None, true);
+                self.standing.state().confirmed = None;
             }
             Ok(_) => {}
             Err(error) => {
@@ -201,19 +275,23 @@ impl Messenger {
         if outcome.is_err() {
             outcome = self.attempt(wish).await;
         }
+        let broken = outcome.is_err();
+        let was_broken = std::mem::replace(&mut self.standing.state().broken, broken);
         match &outcome {
             Ok(()) => {
                 self.delivered = true;
-                if self.broken.swap(false, Ordering::Relaxed) {
-                    tracing::info!("the sentinel of {} stands guard again", self.options.data_dir.display());
+                self.standing.state().confirmed = match wish {
+                    Wish::Arm(deadline) => Some(deadline),
+                    Wish::Disarm => None,
+                };
+                if was_broken {
+                    tracing::info!("the sentinel of {} is reached again", self.options.data_dir.display());
                 }
             }
-            Err(error) => {
-                if !self.broken.swap(true, Ordering::Relaxed) {
-                    tracing::warn!("{error}");
-                }
-            }
+            Err(error) if !was_broken => tracing::warn!("{error}"),
+            Err(_) => {}
         }
+        self.standing.tell();
         outcome
     }
 
@@ -230,7 +308,8 @@ impl Messenger {
                 None => return Ok(()),
             },
         };
-        match timeout(ANSWER_WITHIN, link.ask(self.request(wish))).await {
+        let patience = self.standing.patience(wish);
+        match timeout(patience, link.ask(self.request(wish))).await {
             Ok(Ok(())) => {
                 self.link = Some(link);
                 Ok(())
@@ -238,7 +317,7 @@ impl Messenger {
             Ok(Err(error)) => Err(failed(&error)),
             Err(_) => {
                 link.kill_sentinel();
-                Err(failed(&format!("no answer within {} ms", ANSWER_WITHIN.as_millis())))
+                Err(failed(&format!("no answer within {} ms", patience.as_millis())))
             }
         }
     }
@@ -247,8 +326,8 @@ impl Messenger {
         match wish {
             Wish::Disarm => Request::Disarm,
             Wish::Arm(deadline) => {
-                let pid = i32::try_from(self.postmaster.load(Ordering::Relaxed)).ok().filter(|pid| *pid > 1);
-                Request::Arm { deadline, postmaster: pid.and_then(ProcId::of) }
+                let postmaster = self.standing.state().postmaster.filter(|known| known.alive().is_some());
+                Request::Arm { deadline, postmaster }
             }
         }
     }

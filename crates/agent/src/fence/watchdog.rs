@@ -1,12 +1,12 @@
 //! The kernel watchdog (`Documentation/watchdog/watchdog-api.rst` of Linux): a device that resets the machine unless it
 //! is written to in time.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use model::BootTime;
+use model::{BootTime, LeaseTimes};
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::fs::{Access, Mode as FileMode, OFlags};
 
@@ -77,6 +77,7 @@ struct Open {
     file: OwnedFd,
     /// What the device was opened and set up with.
     options: WatchdogOptions,
+    /// It stops where it is asked to: it knows the magic close, and is not built or loaded with `nowayout`.
     can_be_stopped: bool,
     timeout_s: i64,
 }
@@ -85,11 +86,6 @@ impl WatchdogFence {
     /// Touches nothing yet.
     pub fn new(options: WatchdogOptions) -> WatchdogFence {
         WatchdogFence { state: Mutex::new(State { options, open: None, complained: None }) }
-    }
-
-    /// New settings; an open device takes them at the next [`Fence::arm`].
-    pub fn reconfigure(&self, options: WatchdogOptions) {
-        self.state().options = options;
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -117,6 +113,12 @@ impl Fence for WatchdogFence {
             state.options.timeout_s().is_ok() && (state.open.is_some() || writable)
         };
         state.options.mode == Mode::Required && (state.complained.is_some() || !usable())
+    }
+
+    /// An open device takes them at the next [`Fence::arm`].
+    fn set_times(&self, times: LeaseTimes) {
+        let options = &mut self.state().options;
+        (options.ttl, options.loop_wait) = (times.ttl, times.loop_wait);
     }
 }
 
@@ -203,11 +205,11 @@ impl Open {
             let _ = open.write(b"V");
             return Err(error);
         }
-        tracing::info!(
-            "watchdog device {} activated with a timeout of {} seconds",
-            options.device.display(),
-            open.timeout_s
-        );
+        let device = options.device.display();
+        tracing::info!("watchdog device {device} activated with a timeout of {} seconds", open.timeout_s);
+        if !open.can_be_stopped {
+            tracing::warn!("watchdog device {device} cannot be stopped: the machine is reset when this node stops leading");
+        }
         Ok(open)
     }
 
@@ -245,7 +247,7 @@ impl Open {
             |what: &str, error: rustix::io::Errno| format!("cannot {what} of watchdog device {device}: {error}");
         let support = ioctl::support(self.file.as_fd()).map_err(|error| failed("read the abilities", error))?;
         tracing::debug!("watchdog device {device} is a {}", support.name());
-        self.can_be_stopped = support.can_be_stopped();
+        self.can_be_stopped = support.can_be_stopped() && !is_nowayout(&self.file, Path::new("/sys"));
         if support.can_set_timeout() {
             let seconds = i32::try_from(wanted_s).unwrap_or(i32::MAX);
             ioctl::set_timeout(self.file.as_fd(), seconds).map_err(|error| failed("set the timeout", error))?;
@@ -261,9 +263,40 @@ impl Open {
     }
 }
 
+/// The first of the machine's watchdogs is also known under another number (`linux/miscdevice.h`).
+const LEGACY_DEVICE: (u32, u32) = (10, 130);
+
+/// Whether the kernel keeps this device counting after its close (`Documentation/ABI/testing/sysfs-class-watchdog`);
+/// false where `sysfs` does not say.
+fn is_nowayout(device: &OwnedFd, sysfs: &Path) -> bool {
+    let Ok(stat) = rustix::fs::fstat(device) else {
+        return false;
+    };
+    let number = (rustix::fs::major(stat.st_rdev), rustix::fs::minor(stat.st_rdev));
+    let directory = match number {
+        LEGACY_DEVICE => sysfs.join("class/watchdog/watchdog0"),
+        (major, minor) => sysfs.join(format!("dev/char/{major}:{minor}")),
+    };
+    std::fs::read_to_string(directory.join("nowayout")).is_ok_and(|text| text.trim() == "1")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_device_that_cannot_be_stopped_is_known_by_its_number() {
+        let sysfs = tempfile::tempdir().expect("a directory");
+        // Any character device will do: its number is what counts.
+        let device = rustix::fs::open("/dev/null", OFlags::WRONLY, FileMode::empty()).expect("the null device");
+        assert!(!is_nowayout(&device, sysfs.path()), "where nothing is said");
+        let directory = sysfs.path().join("dev/char/1:3");
+        std::fs::create_dir_all(&directory).expect("a directory");
+        for (text, expected) in [("0\n", false), ("1\n", true)] {
+            std::fs::write(directory.join("nowayout"), text).expect("a file");
+            assert_eq!(is_nowayout(&device, sysfs.path()), expected);
+        }
+    }
 
     fn options(device: PathBuf, mode: Mode) -> WatchdogOptions {
         let [ttl, loop_wait] = [30, 10].map(Duration::from_secs);
@@ -299,8 +332,8 @@ mod tests {
         fence.arm(BootTime(1)).await.expect("armed");
         fence.arm(BootTime(2)).await.expect("armed");
         assert_eq!(written(), "Ctimeout=25\n11");
-        let shorter = WatchdogOptions { ttl: Duration::from_secs(20), ..options(device.clone(), Mode::Required) };
-        fence.reconfigure(shorter);
+        let [ttl, loop_wait, retry_timeout] = [20, 5, 5].map(Duration::from_secs);
+        fence.set_times(LeaseTimes { ttl, loop_wait, retry_timeout });
         fence.arm(BootTime(3)).await.expect("armed");
         fence.disarm().await;
         fence.disarm().await;

@@ -247,9 +247,10 @@ impl Sentinel {
     fn identify(&self, named: Option<ProcId>, known: Option<Known>) -> Option<Known> {
         match (named, known) {
             (Some(id), Some(known)) if known.id == id => Some(known),
-            (Some(id), _) => Known::open(id),
+            // What is not PostgreSQL has got the number since.
+            (Some(id), _) if proc::is_postgres(id.pid) => Known::open(id),
             (None, Some(known)) if known.id.alive().is_some() => Some(known),
-            (None, _) => kill::find_postmaster(&self.data_dir).and_then(Known::open),
+            _ => kill::find_postmaster(&self.data_dir).and_then(Known::open),
         }
     }
 

@@ -126,6 +126,8 @@ pub const SETTINGS: &[Setting] = &[
     setting("bootstrap.dcs.loop_wait", Seconds(1), "longest pause between two looks at the cluster").default("10")
         .since("0.75"),
     setting("bootstrap.dcs.retry_timeout", Seconds(3), "how long failing operations are retried").default("10"),
+    setting("bootstrap.dcs.allow_short_ttl", Bool, "ttl may be as low as 3 and retry_timeout as low as 1; only where \
+        all nodes are this program: others go on with a ttl of 20").default("false").since(OURS),
     setting("bootstrap.dcs.maximum_lag_on_failover", Bytes(0), "how far a standby may lag and still be promoted")
         .default("1048576").since("0.75"),
     setting("bootstrap.dcs.maximum_lag_on_syncnode", Bytes(-1), "lag at which a synchronous standby is replaced")

@@ -282,6 +282,6 @@ impl<'a> Cycle<'a> {
 
     /// How long before the end of the lease a primary without the store stops.
     pub fn demote_margin(&self) -> std::time::Duration {
-        self.view.settings.ttl / 5
+        self.view.settings.lease_times().demote_margin()
     }
 }
