@@ -61,7 +61,8 @@ pub fn check(tree: &Map<String, Value>) -> Findings {
 fn permit_short_times(dynamic: &Map<String, Value>, prefix: &str, findings: &mut Findings) {
     let permitted = |path: &str| {
         let name = path.strip_prefix(prefix).unwrap_or(path);
-        let least = [("ttl", 3), ("retry_timeout", 1)].iter().find(|(known, _)| *known == name).map(|(_, least)| *least);
+        let least =
+            [("ttl", 3), ("retry_timeout", 1)].iter().find(|(known, _)| *known == name).map(|(_, least)| *least);
         let value = dynamic.get(name).and_then(|value| int_of(value, Base::Micros(1_000_000)));
         least.zip(value).is_some_and(|(least, value)| value >= least)
     };

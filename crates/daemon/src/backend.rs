@@ -41,7 +41,7 @@ pub struct RestBackend {
 
 impl RestBackend {
     fn moment(&self) -> Moment {
-        Moment { now: self.clock.now(), lease: self.handle.lease() }
+        Moment { now: self.clock.now(), lease: self.handle.lease(), stopping: self.handle.stopping() }
     }
 
     fn status_with(&self, pg: Option<&PgSnapshot>) -> NodeStatus {

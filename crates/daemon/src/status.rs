@@ -15,6 +15,8 @@ pub struct Moment {
     pub now: BootTime,
     /// The lease as of now.
     pub lease: LeaseView,
+    /// The agent was told to stop.
+    pub stopping: bool,
 }
 
 /// The status of a node whose loop has not completed a cycle yet.
@@ -49,6 +51,10 @@ pub fn status(published: &Published, pg: &PgSnapshot, moment: &Moment) -> NodeSt
     // A disk that does not answer for longer than a cycle: PostgreSQL is no primary that anybody should be sent to.
     let unreadable_for = memory.unreadable_since.map(|since| moment.now.since(since));
     let disk_is_gone = unreadable_for.is_some_and(|time| time > settings.loop_wait);
+    // From the signal on, whatever the loop waits for: clients must not be sent here any more. While paused PostgreSQL
+    // stays as it is.
+    let stopping = moment.stopping && !settings.pause;
+    let state = if stopping && state == MemberState::Running { MemberState::Stopping } else { state };
     let held = matches!(moment.lease, LeaseView::Held(deadline) if deadline > moment.now);
     let sync = cluster.as_ref().and_then(|cluster| cluster.sync.as_ref()).map(|sync| &sync.value);
     let listed = sync.is_some_and(|sync| is_listed(sync, &view.node.name)) && standby.is_some();
@@ -59,7 +65,7 @@ pub fn status(published: &Published, pg: &PgSnapshot, moment: &Moment) -> NodeSt
         state: (answered || state != MemberState::Running).then_some(state),
         role,
         is_leader: held
-            && !disk_is_gone
+            && !(disk_is_gone || stopping || memory.giving_way)
             && pg.postmaster == Postmaster::Running
             && (role == Role::Primary || settings.standby_cluster),
         standby_cluster: settings.standby_cluster,

@@ -43,6 +43,8 @@ pub struct Memory {
     pub silent_since: Option<BootTime>,
     /// PostgreSQL was stopped so that another node can lead: the lock is given away when it is down, if there is one.
     pub giving_way: bool,
+    /// An attempt at the lock was not answered, or very late: if the lock is this node's, it was won on old answers.
+    pub lock_in_doubt: bool,
     /// The timeline whose history was written to the store.
     pub history_written: Option<Timeline>,
     /// PostgreSQL is being stopped in order to start again.

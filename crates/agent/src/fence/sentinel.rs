@@ -143,14 +143,8 @@ impl SentinelFence {
             events: watch::Sender::new(0),
         });
         let data_dir = options.data_dir.clone();
-        let messenger = Messenger {
-            options,
-            canonical: None,
-            link: None,
-            wish: None,
-            delivered: true,
-            standing: standing.clone(),
-        };
+        let messenger =
+            Messenger { options, canonical: None, link: None, wish: None, delivered: true, standing: standing.clone() };
         tokio::spawn(messenger.run(queue));
         SentinelFence { requests, standing, data_dir }
     }

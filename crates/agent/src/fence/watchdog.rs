@@ -208,7 +208,9 @@ impl Open {
         let device = options.device.display();
         tracing::info!("watchdog device {device} activated with a timeout of {} seconds", open.timeout_s);
         if !open.can_be_stopped {
-            tracing::warn!("watchdog device {device} cannot be stopped: the machine is reset when this node stops leading");
+            tracing::warn!(
+                "watchdog device {device} cannot be stopped: the machine is reset when this node stops leading"
+            );
         }
         Ok(open)
     }

@@ -169,7 +169,8 @@ impl Cycle<'_> {
         }
         self.stand_guard();
         match self.act(Effect::AcquireLeader)? {
-            Outcome::Leased(_) => {}
+            // A guard that is missing costs the lead in the next cycle.
+            Outcome::Leased(_) | Outcome::LeasedLate(_) | Outcome::Unfenced(_) => {}
             Outcome::Rejected(_) => {
                 self.memory.bootstrap_ended = None;
                 self.stop(StopMode::Immediate, StopPurpose::Demote)?;

@@ -194,25 +194,15 @@ impl<'a> Cycle<'a> {
         Ok(())
     }
 
-    /// Nothing of ours is writable: the fence must not kill a standby.
-    pub fn let_go_of_fence(&mut self) -> Need<()> {
-        if !self.memory.disarmed {
-            self.act(Effect::Disarm)?;
-            self.memory.disarmed = true;
-        }
-        Ok(())
-    }
-
-    /// The lease is about to be acquired or renewed, which arms the fence, except while paused.
-    pub fn stand_guard(&mut self) {
-        self.memory.disarmed = self.paused();
-    }
-
     /// Keeps the lease in situations that are neither good nor bad enough to change anything.
     pub fn keep_waiting(&mut self, cluster: &ClusterView, rule: RuleId, why: &str) -> Ruling {
         if self.mine(cluster) && !self.paused() {
             self.stand_guard();
             let lost = match self.act(Effect::RenewLeader)? {
+                Outcome::Unfenced(why) if self.may_be_writable() => {
+                    let text = format!("fencing is required and does not work, stopping PostgreSQL: {why}");
+                    return self.stop_to_give_way(LEAD_UNFENCED, text);
+                }
                 Outcome::Rejected(_) => true,
                 outcome => !outcome.succeeded() && self.lease_is_ending(),
             };
@@ -254,6 +244,10 @@ impl<'a> Cycle<'a> {
         }
         self.stand_guard();
         match self.act(Effect::RenewLeader)? {
+            Outcome::Unfenced(why) => {
+                let text = format!("fencing is required and does not work, stopping PostgreSQL: {why}");
+                return self.stop_to_give_way(LEAD_UNFENCED, text);
+            }
             Outcome::Rejected(_) => {
                 self.stop(StopMode::Immediate, StopPurpose::Demote)?;
                 return Ok(End::new(LEAD_LOST, "lost leader lock during start, stopping PostgreSQL"));

@@ -24,6 +24,7 @@ impl Cycle<'_> {
         self.stand_guard();
         match self.act(Effect::RenewLeader)? {
             Outcome::Leased(_) => self.lead_with_lease(cluster, ""),
+            Outcome::Unfenced(why) => self.unfenced(cluster, Some(why)),
             Outcome::Rejected(_) => self.lost_lock("lost the leader lock"),
             _ if self.lease_is_ending() => {
                 self.lost_lock("failed to update leader lock in DCS and the lease is ending")
@@ -60,13 +61,7 @@ impl Cycle<'_> {
     /// The lease was acquired or renewed in this cycle. `opening` starts the sentence where there is something to say.
     pub fn lead_with_lease(&mut self, cluster: &ClusterView, opening: &str) -> Ruling {
         if self.view.fence.failed && !self.paused() {
-            if self.view.pg.is_primary() {
-                return self
-                    .stop_to_give_way(LEAD_UNFENCED, "fencing is required and does not work, stopping PostgreSQL");
-            }
-            self.act(Effect::ReleaseLeader)?;
-            return Ok(End::new(LEAD_UNFENCED, "fencing is required and does not work, released the leader lock")
-                .wake_in_ms(1000));
+            return self.unfenced(cluster, None);
         }
         if !self.view.pg.is_primary() {
             return self.promote(cluster, opening);
@@ -124,6 +119,9 @@ impl Cycle<'_> {
             return Ok(
                 End::new(RECOVER_BACKOFF, "the promotion failed, waiting before the next attempt").wake_in_ms(500)
             );
+        }
+        if let Some(end) = self.settle_doubts(cluster)? {
+            return Ok(end);
         }
         let Some(proof) = self.facts.lease_proof() else {
             return Ok(End::new(LEAD_UNSURE, "not promoting without a fresh lease").wake_in_ms(200));

@@ -10,6 +10,7 @@ mod data_dir;
 mod divergence;
 mod finished;
 mod follow;
+mod guard;
 mod lead;
 mod member;
 mod race;

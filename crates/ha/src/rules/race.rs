@@ -17,9 +17,16 @@ impl Cycle<'_> {
         self.stand_guard();
         match self.act(Effect::AcquireLeader)? {
             Outcome::Leased(_) => {
+                self.memory.lock_in_doubt = false;
                 self.take_up_failover_request(cluster)?;
                 self.lead_with_lease(cluster, "acquired session lock as a leader")
             }
+            Outcome::LeasedLate(_) => {
+                self.memory.lock_in_doubt = true;
+                Ok(End::new(RACE_WON, "acquired session lock as a leader, after so long that I ask again")
+                    .wake_in_ms(1))
+            }
+            Outcome::Unfenced(why) => self.unfenced(cluster, Some(why)),
             Outcome::Rejected(_) if self.view.pg.is_primary() && !self.paused() => {
                 self.stop(StopMode::Immediate, StopPurpose::Demote)?;
                 Ok(End::new(RACE_LOST, "demoting self after trying and failing to obtain lock"))
@@ -27,8 +34,30 @@ impl Cycle<'_> {
             Outcome::Rejected(_) => {
                 Ok(End::new(RACE_LOST, "following new leader after trying and failing to obtain lock").wake_in_ms(50))
             }
-            _ => Ok(End::new(RACE_LOST, "could not reach the store to obtain lock").wake_in_ms(500)),
+            _ => {
+                // The write may be applied yet.
+                self.memory.lock_in_doubt = true;
+                Ok(End::new(RACE_LOST, "could not reach the store to obtain lock").wake_in_ms(500))
+            }
         }
+    }
+
+    /// The lock was won by a write that took effect long after this node had compared itself with the others: before it
+    /// promotes, it compares again, and gives the lock away where it would not try for it now.
+    pub fn settle_doubts(&mut self, cluster: &ClusterView) -> Need<Option<End>> {
+        if !self.memory.lock_in_doubt {
+            return Ok(None);
+        }
+        if let Some(why) = self.stay_out_of_race(cluster)? {
+            self.act(Effect::ReleaseLeader)?;
+            self.let_go_of_fence()?;
+            self.memory.lock_in_doubt = false;
+            let text = format!("released leader key: it was won on old answers, and {why}");
+            return Ok(Some(End::new(RACE_UNFIT, text).wake_in_ms(500)));
+        }
+        self.memory.lock_in_doubt = false;
+        self.take_up_failover_request(cluster)?;
+        Ok(None)
     }
 
     /// Why this node must not try for the lock, if so.

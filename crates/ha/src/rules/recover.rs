@@ -69,6 +69,9 @@ impl Cycle<'_> {
         self.stand_guard();
         let renewed = self.act(Effect::RenewLeader)?;
         let Some(proof) = self.facts.lease_proof() else {
+            if let Outcome::Unfenced(why) = renewed {
+                return self.unfenced(cluster, Some(why));
+            }
             return Ok(match renewed {
                 Outcome::Rejected(_) => {
                     End::new(LEAD_LOST, "lost the leader lock while PostgreSQL is down").wake_in_ms(50)

@@ -37,6 +37,10 @@ impl Cycle<'_> {
 
     fn stopped(&mut self, cluster: &ClusterView) -> Ruling {
         self.memory.state = MemberState::Stopped;
+        // Without the store's answer the lease says whose the lock is: giving it away is tried, and not waited for.
+        if self.view.cluster().is_none() && self.view.holds_lease() {
+            self.act(Effect::ReleaseLeader)?;
+        }
         if self.mine(cluster) {
             let clean = self.view.pg.control.as_ref().filter(|control| control.state == ControlState::ShutDown);
             let handed_over = match clean {

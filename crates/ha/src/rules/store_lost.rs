@@ -21,6 +21,7 @@ impl Cycle<'_> {
             .wake_in_ms(1000));
         }
         if let Some(running) = &self.view.task {
+            self.let_go_when_nobody_writes()?;
             let writable = matches!(running.task, Task::Promote { .. } | Task::StartPrimary { .. });
             if writable && self.lease_is_ending() && !self.paused() {
                 self.act(Effect::CancelTask)?;

@@ -29,6 +29,7 @@ impl Cycle<'_> {
         }
         let name = task_name(&running.task);
         if !self.mine(cluster) {
+            self.let_go_when_nobody_writes()?;
             let writable = matches!(running.task, Task::Promote { .. } | Task::StartPrimary { .. });
             if writable && !self.paused() {
                 self.act(Effect::CancelTask)?;
@@ -39,6 +40,7 @@ impl Cycle<'_> {
         }
         self.stand_guard();
         let kept = match self.act(Effect::RenewLeader)? {
+            Outcome::Unfenced(why) if self.leads_or_will() => return self.unfenced(cluster, Some(why)),
             Outcome::Rejected(_) => false,
             outcome => outcome.succeeded() || !self.lease_is_ending(),
         };
@@ -53,6 +55,14 @@ impl Cycle<'_> {
                 .wake_in_ms(200));
         }
         self.watch_start_timeout(cluster, running, name)
+    }
+
+    /// PostgreSQL is a primary, or the running task makes it one.
+    fn leads_or_will(&self) -> bool {
+        let task = self.view.task.as_ref().map(|running| &running.task);
+        let stopping = matches!(task, Some(Task::Stop { .. }));
+        let will = matches!(task, Some(Task::Promote { .. } | Task::StartPrimary { .. }));
+        !self.paused() && !stopping && (will || self.view.pg.is_primary())
     }
 
     /// A primary that takes too long to start gives way, if there is somebody to give way to.
@@ -80,6 +90,7 @@ impl Cycle<'_> {
 
     /// The old primary stops; as soon as a standby has everything, the lock is given away.
     fn stopping_to_hand_over(&mut self, cluster: &ClusterView, running: &RunningTask) -> Ruling {
+        self.stand_guard();
         let Some(Progress::ShutDown(checkpoint)) = running.progress else {
             let rejected = matches!(self.act(Effect::RenewLeader)?, Outcome::Rejected(_));
             if rejected {

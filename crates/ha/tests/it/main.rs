@@ -3,6 +3,7 @@
 mod bootstrap;
 mod failover;
 mod follow;
+mod guard;
 mod lead;
 mod operators;
 mod recover;

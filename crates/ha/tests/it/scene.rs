@@ -262,7 +262,8 @@ impl Scene {
         for _ in 0..64 {
             match ha::decide(&self.view, &self.memory, &facts) {
                 Step::Done(verdict) => {
-                    let effects = facts.outcomes().iter().map(|(effect, _)| effect.clone()).collect();
+                    let effects: Vec<Effect> = facts.outcomes().iter().map(|(effect, _)| effect.clone()).collect();
+                    assert_fence_is_remembered(&effects, &verdict);
                     return Played { effects, verdict: *verdict };
                 }
                 Step::Ask(probe) => {
@@ -276,6 +277,17 @@ impl Scene {
             }
         }
         panic!("the cycle does not end: {facts:#?}");
+    }
+}
+
+/// Acquiring and renewing arm the fence, except while paused: whoever takes it for let go afterwards would leave it
+/// armed for good.
+fn assert_fence_is_remembered(effects: &[Effect], verdict: &Verdict) {
+    let arming = |effect: &Effect| matches!(effect, Effect::AcquireLeader | Effect::RenewLeader);
+    let armed = effects.iter().rposition(arming);
+    let let_go = effects.iter().rposition(|effect| *effect == Effect::Disarm);
+    if armed > let_go && !verdict.memory.paused {
+        assert!(!verdict.memory.disarmed, "the fence is armed and taken for let go: {effects:?}");
     }
 }
 
