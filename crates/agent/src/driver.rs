@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use dcs::{Freshness, Guard, StoreError, Timing};
-use ha::step::{Answered, Effect, Outcome, Probe, Step, Task, Verdict, WriteGuard};
+use ha::step::{Answered, Effect, Outcome, Probe, Severity, Step, Task, Verdict, WriteGuard};
 use ha::view::{FenceView, LeaseView, NodeInfo, Request, RequestKind, StoreView, View};
 use ha::{Answer, Facts, Memory};
 use model::{BootTime, ClusterView, Role, Settings};
@@ -377,6 +377,9 @@ impl Driver {
             Probe::Peers(peers) => Answer::Peers(self.deps.peers.status(peers).await),
             Probe::Server(upstream) => Answer::Server(self.deps.node.server_position(upstream).await),
             Probe::OwnHistory => Answer::OwnHistory(self.deps.node.own_history().await),
+            Probe::SlotHorizons { server, slots } => {
+                Answer::SlotHorizons(self.deps.node.slot_horizons(server, slots).await)
+            }
         }
     }
 
@@ -413,13 +416,27 @@ impl Driver {
                 self.deps.callbacks.run(*action, *role, &self.node.scope);
                 Outcome::Done
             }
-            Effect::SyncSlots(wanted) => match self.deps.node.sync_slots(wanted).await {
+            Effect::SyncSlots(changes) => match self.deps.node.sync_slots(changes).await {
                 Ok(()) => Outcome::Done,
                 Err(why) => {
                     tracing::warn!("failed to adjust replication slots: {why}");
                     Outcome::Failed(why)
                 }
             },
+            Effect::ForceFeedback(on) => match self.deps.node.force_feedback(*on).await {
+                Ok(()) => Outcome::Done,
+                Err(why) => {
+                    tracing::warn!("failed to set hot_standby_feedback: {why}");
+                    Outcome::Failed(why)
+                }
+            },
+            Effect::Log(severity, text) => {
+                match severity {
+                    Severity::Info => tracing::info!("{text}"),
+                    Severity::Warning => tracing::warn!("{text}"),
+                }
+                Outcome::Done
+            }
             Effect::Disarm => {
                 self.keeper.let_go_of_fence().await;
                 Outcome::Done

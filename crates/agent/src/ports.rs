@@ -1,16 +1,18 @@
 //! What the driver needs of the world, as traits: production implements them with PostgreSQL, HTTP and the kernel, the
 //! simulator with a simulated node. The store's trait is [`dcs::Store`].
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use futures::future::BoxFuture;
-use ha::step::{CallbackAction, CloneSource, PeerAddress, ServerPosition, StopMode, WantedSlot};
+use ha::step::{CallbackAction, CloneSource, PeerAddress, ServerPosition, StopMode};
 use ha::view::Progress;
 use model::lsn::TimelineSwitch;
 use model::peer::PeerStatus;
 use model::pg::{PgSnapshot, Upstream};
+use model::slots::{SlotChange, Xid};
 use model::{BootTime, LeaseTimes, Role};
 use serde_json::{Map, Value};
 use tokio::sync::watch;
@@ -129,8 +131,17 @@ pub trait Node: Send + Sync + 'static {
     async fn remove_data_dir(&self) -> Result<(), String>;
     /// Puts a failed bootstrap aside under a name ending in `.failed`.
     async fn move_data_dir_aside(&self) -> Result<(), String>;
-    /// Creates, drops and advances physical slots so that exactly `wanted` exist among those we manage.
-    async fn sync_slots(&self, wanted: &[WantedSlot]) -> Result<(), String>;
+    /// Changes replication slots in this order. Physical ones are done on return, each tried, the error naming all that
+    /// failed; work on logical ones goes on beside the loop, and what it is asked while it is busy is dropped.
+    async fn sync_slots(&self, changes: &[SlotChange]) -> Result<(), String>;
+    /// `hot_standby_feedback`: on whatever the configuration says, or as configured. Until this is called it stays as
+    /// found.
+    async fn force_feedback(&self, on: bool) -> Result<(), String>;
+    /// Copies logical slots of a primary into this running standby, restarting it once they have been read. Slots that
+    /// the primary lacks or has lost, and failover slots, are left out; nothing is restarted for nothing.
+    async fn copy_slots(&self, source: &Upstream, slots: &[String], task: &TaskHandle) -> Result<(), String>;
+    /// `catalog_xmin` of slots of another primary, bounded to about five seconds.
+    async fn slot_horizons(&self, server: &Upstream, slots: &[String]) -> Result<BTreeMap<String, Xid>, String>;
     /// Position and history of another server, over a replication connection, bounded to about three seconds.
     async fn server_position(&self, server: &Upstream) -> Result<ServerPosition, String>;
     /// The history file of the local timeline; `None` on timeline 1 or when unreadable.

@@ -156,6 +156,7 @@ async fn execute(deps: &Deps, task: &Task, handle: &TaskHandle) -> Result<(), St
             node.stop(*mode, handle).await
         }
         Task::Promote { .. } => node.promote(&*handle.may_be_writable, handle).await,
+        Task::CopySlots { source, slots } => node.copy_slots(source, slots, handle).await,
         Task::Checkpoint => run_checkpoint(node, handle).await,
     }
 }

@@ -1,6 +1,7 @@
 //! [`agent::ports::Node`] over a real [`postgres::Postgres`]: the same words on both sides, and the configuration that
 //! both need.
 
+use std::collections::BTreeMap;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
@@ -9,11 +10,12 @@ use std::time::Duration;
 use agent::ports::{Node, StartAs, TaskHandle};
 use async_trait::async_trait;
 use config::LocalConfig;
-use ha::step::{CloneSource, ServerPosition, StopMode, WantedSlot};
+use ha::step::{CloneSource, ServerPosition, StopMode};
 use ha::view::Progress;
 use model::lsn::TimelineSwitch;
 use model::pg::{PgSnapshot, Upstream};
 use model::settings::SynchronousMode;
+use model::slots::{SlotChange, Xid};
 use model::{Role, Settings};
 use postgres::{PgConfig, Postgres};
 use serde_json::{Map, Value};
@@ -199,12 +201,20 @@ impl Node for PgNode {
         self.postgres.move_data_dir_aside().await
     }
 
-    async fn sync_slots(&self, wanted: &[WantedSlot]) -> Result<(), String> {
-        let wanted: Vec<postgres::WantedSlot> = wanted
-            .iter()
-            .map(|slot| postgres::WantedSlot { name: slot.name.clone(), advance_to: slot.advance_to })
-            .collect();
-        self.postgres.sync_slots(&wanted).await
+    async fn sync_slots(&self, changes: &[SlotChange]) -> Result<(), String> {
+        self.postgres.sync_slots(changes).await
+    }
+
+    async fn force_feedback(&self, on: bool) -> Result<(), String> {
+        self.postgres.force_feedback(on).await
+    }
+
+    async fn copy_slots(&self, source: &Upstream, slots: &[String], task: &TaskHandle) -> Result<(), String> {
+        self.postgres.copy_slots(source, slots, &handle(task)).await
+    }
+
+    async fn slot_horizons(&self, server: &Upstream, slots: &[String]) -> Result<BTreeMap<String, Xid>, String> {
+        self.postgres.slot_horizons(server, slots).await
     }
 
     async fn server_position(&self, server: &Upstream) -> Result<ServerPosition, String> {

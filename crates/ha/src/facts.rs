@@ -1,6 +1,9 @@
 //! What the cycle has learnt and done so far.
 
+use std::collections::BTreeMap;
+
 use model::peer::PeerStatus;
+use model::slots::Xid;
 use serde::{Deserialize, Serialize};
 
 use crate::lease::LeaseProof;
@@ -23,6 +26,8 @@ pub enum Answer {
     Server(Result<ServerPosition, String>),
     /// To [`Probe::OwnHistory`]; `None` on timeline 1 or when the file cannot be read.
     OwnHistory(Option<Vec<model::lsn::TimelineSwitch>>),
+    /// To [`Probe::SlotHorizons`]: slots that exist there and have one.
+    SlotHorizons(Result<BTreeMap<String, Xid>, String>),
 }
 
 /// `Err` carries the step that must be taken before the rule can go on.

@@ -9,6 +9,7 @@ pub mod lease;
 pub mod memory;
 pub mod quorum;
 pub mod rules;
+pub mod slots;
 pub mod step;
 pub mod view;
 

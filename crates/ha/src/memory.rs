@@ -1,9 +1,10 @@
 //! What a node carries from one cycle to the next: all of it, explicitly.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use model::pg::Upstream;
+use model::slots::{SlotChange, Xid};
 use model::{BootTime, ClusterView, MemberState, Role, Timeline};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -31,8 +32,8 @@ pub struct Memory {
     pub scheduled_restart: Option<ScheduledRestart>,
     /// The last status text written, to write only changes.
     pub status_written: Option<String>,
-    /// Slots of members seen lately: name to the moment it was last needed.
-    pub slots_seen: BTreeMap<String, BootTime>,
+    /// Replication slots.
+    pub slots: SlotMemory,
     /// How this node's bootstrap of a new cluster ended, until the store knows: `Err` with what went wrong.
     pub bootstrap_ended: Option<Result<(), String>>,
     /// This agent stopped PostgreSQL for its own purpose and owes it a start, even while paused.
@@ -79,6 +80,36 @@ pub struct Memory {
     pub pre_promote_failed_at: Option<BootTime>,
     /// An operator asked for a new copy: from the leader, by base backup, where true.
     pub reinit: Option<bool>,
+}
+
+/// What is carried over about replication slots.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct SlotMemory {
+    /// Slots of members seen lately: name to the moment it was last needed.
+    pub seen: BTreeMap<String, BootTime>,
+    /// The last changes that were asked for, so as not to ask for the same ones all the time.
+    pub attempt: Option<SlotAttempt>,
+    /// Whether `hot_standby_feedback` was last forced on; `None`: the node was not told yet.
+    pub feedback: Option<bool>,
+    /// Logical slots of this standby that cannot be relied upon yet, with the `catalog_xmin` they must reach, once known.
+    pub unready: BTreeMap<String, Option<Xid>>,
+    /// The logical slots found on this standby are in `unready`, unless they have left it.
+    pub surveyed: bool,
+    /// When the primary was last asked what its slots need.
+    pub asked_at: Option<BootTime>,
+    /// Logical slots are not copied before this moment.
+    pub copy_not_before: Option<BootTime>,
+    /// Clashes of names that were spoken of.
+    pub complaints: BTreeSet<String>,
+}
+
+/// Changes of slots that were asked for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SlotAttempt {
+    /// When.
+    pub at: BootTime,
+    /// Which.
+    pub changes: Vec<SlotChange>,
 }
 
 /// A restart under way: the stop is one task, the start another, decided anew.

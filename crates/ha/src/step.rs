@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use model::pg::Upstream;
+use model::slots::SlotChange;
 use model::{BootTime, Lsn, Member, Role};
 use serde::{Deserialize, Serialize};
 
@@ -30,6 +31,13 @@ pub enum Probe {
     Server(Upstream),
     /// Read this node's timeline history file of its current timeline.
     OwnHistory,
+    /// Ask a primary for the `catalog_xmin` of these slots.
+    SlotHorizons {
+        /// The primary.
+        server: Upstream,
+        /// Slot names.
+        slots: Vec<String>,
+    },
 }
 
 /// Whom to ask.
@@ -89,12 +97,25 @@ pub enum Effect {
     CancelTask,
     /// Run a user's callback, without waiting for it.
     Callback(CallbackAction, Role),
-    /// Make the replication slots what is wanted.
-    SyncSlots(Vec<WantedSlot>),
+    /// Change replication slots, in this order; each is tried.
+    SyncSlots(Vec<SlotChange>),
+    /// Turn `hot_standby_feedback` on whatever the configuration says, or leave it to the configuration.
+    ForceFeedback(bool),
+    /// Tell operators something that is not the cycle's verdict.
+    Log(Severity, String),
     /// Let go of the fence: PostgreSQL is stopped, or a standby, or the cluster is paused.
     Disarm,
     /// Answer an operator's request.
     Answer(u64, Answered),
+}
+
+/// How much a line in the log matters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Severity {
+    /// Good to know.
+    Info,
+    /// Something should be looked at.
+    Warning,
 }
 
 /// The condition of a write, in the core's own terms (`dcs::Guard` says the same to the stores).
@@ -143,15 +164,6 @@ impl CallbackAction {
             CallbackAction::OnRoleChange => "on_role_change",
         }
     }
-}
-
-/// A slot that must exist.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct WantedSlot {
-    /// Slot name.
-    pub name: String,
-    /// Move it forward to this position where its consumer does not (slots kept for members that follow another).
-    pub advance_to: Option<Lsn>,
 }
 
 /// How PostgreSQL is stopped.
@@ -215,6 +227,14 @@ pub enum Task {
     Promote {
         /// Permission to be writable, checked again just before.
         proof: LeaseProof,
+    },
+    /// Copy logical slots from a primary into this standby's data directory, which takes a restart of the server. Nothing is
+    /// stopped before the slots have been read. Ends running.
+    CopySlots {
+        /// The primary.
+        source: Upstream,
+        /// Slot names.
+        slots: Vec<String>,
     },
     /// A checkpoint, so that the new timeline is in the control file and others may rewind.
     Checkpoint,

@@ -216,7 +216,7 @@ impl PgSnapshot {
 
     /// Positions of the slots as published in the status key.
     pub fn slot_positions(&self) -> BTreeMap<String, Lsn> {
-        let slots = self.server.iter().flat_map(|server| &server.slots).filter(|slot| !slot.temporary);
+        let slots = self.server.iter().flat_map(|server| &server.slots).filter(|slot| !slot.temporary && !slot.synced);
         slots
             .filter_map(|slot| {
                 let position = if slot.logical { slot.confirmed_flush_lsn } else { slot.restart_lsn };

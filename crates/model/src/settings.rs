@@ -1,12 +1,13 @@
 //! The dynamic configuration of a cluster, resolved: defaults filled in, values in range.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::LeaseTimes;
+use crate::slots::{PermanentSlot, SlotMatcher};
 use crate::units::{Base, bool_of, int_of};
 
 /// How synchronous replication is managed.
@@ -58,9 +59,11 @@ pub struct Settings {
     pub member_slots_ttl: Duration,
     /// The cluster follows a remote primary.
     pub standby_cluster: bool,
-    /// Physical slots that the configuration names (`permanent_replication_slots`, `permanent_slots`, `slots`): kept on
-    /// every node.
-    pub permanent_physical_slots: BTreeSet<String>,
+    /// Slots that are always kept: the first section that is not empty of `permanent_replication_slots`,
+    /// `permanent_slots` and `slots`, by name.
+    pub permanent_slots: BTreeMap<String, PermanentSlot>,
+    /// `ignore_slots`: slots that are left alone.
+    pub ignore_slots: Vec<SlotMatcher>,
     /// `postgresql.use_slots`.
     pub use_slots: bool,
     /// `postgresql.use_pg_rewind`.
@@ -122,7 +125,8 @@ impl Settings {
             pause: reader.flag("pause"),
             member_slots_ttl: reader.seconds("member_slots_ttl", &[], 1800),
             standby_cluster: reader.standby_cluster(),
-            permanent_physical_slots: reader.permanent_physical_slots(),
+            permanent_slots: reader.permanent_slots(),
+            ignore_slots: reader.ignore_slots(),
             use_slots: true,
             use_pg_rewind: false,
             remove_data_directory_on_rewind_failure: false,
@@ -228,20 +232,38 @@ impl Reader<'_> {
         })
     }
 
-    fn permanent_physical_slots(&self) -> BTreeSet<String> {
+    fn permanent_slots(&mut self) -> BTreeMap<String, PermanentSlot> {
         let names = ["permanent_replication_slots", "permanent_slots", "slots"];
-        let mut sections = names.iter().filter_map(|name| self.config.get(*name)?.as_object());
-        let Some(section) = sections.find(|section| !section.is_empty()) else {
-            return BTreeSet::new();
+        let mut sections = names.iter().filter_map(|name| Some((*name, self.config.get(*name)?.as_object()?)));
+        let Some((section, entries)) = sections.find(|(_, entries)| !entries.is_empty()) else {
+            return BTreeMap::new();
         };
-        let physical = |value: &Value| match value.get("type").and_then(Value::as_str) {
-            Some(kind) => kind == "physical",
-            None => value.get("plugin").is_none() && value.get("database").is_none(),
+        let mut slots = BTreeMap::new();
+        for (name, value) in entries {
+            match PermanentSlot::parse(name, value) {
+                Ok(slot) => drop(slots.insert(name.clone(), slot)),
+                Err(why) => self.notes.push(format!("{section}.{name} is not valid: {why}; the slot is not managed")),
+            }
+        }
+        slots
+    }
+
+    fn ignore_slots(&mut self) -> Vec<SlotMatcher> {
+        let entries = match self.config.get("ignore_slots") {
+            None | Some(Value::Null) => return Vec::new(),
+            Some(Value::Array(entries)) => entries,
+            Some(other) => {
+                self.note("ignore_slots", &other.clone(), "none", "a list of maps");
+                return Vec::new();
+            }
         };
-        let usable = |name: &&String| {
-            (1..=63).contains(&name.len()) && name.bytes().all(|b| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'_'))
+        let text = |(key, value): (&String, &Value)| Some((key.clone(), value.as_str()?.to_owned()));
+        // An entry without any text would match every slot there is.
+        let matcher = |entry: &Value| {
+            let given: BTreeMap<String, String> = entry.as_object()?.iter().filter_map(text).collect();
+            (!given.is_empty()).then_some(SlotMatcher { given })
         };
-        section.iter().filter(|(_, value)| physical(value)).map(|(name, _)| name).filter(usable).cloned().collect()
+        entries.iter().filter_map(matcher).collect()
     }
 
     fn times(&mut self) -> (Duration, Duration, Duration) {
@@ -339,6 +361,20 @@ mod tests {
         );
         assert_eq!(settings.maximum_lag_on_failover_bytes, 1_048_576);
         assert!(settings.use_slots && notes.is_empty());
+    }
+
+    #[test]
+    fn slots_come_from_the_first_section_that_has_any() {
+        let (settings, notes) = resolve(json!({
+            "permanent_slots": {},
+            "slots": {"a": null, "Bad": {}, "l": {"type": "logical", "database": "d", "plugin": "p"}},
+            "ignore_slots": [{"name": "x", "type": "physical"}, {}, 3],
+        }));
+        assert_eq!(settings.permanent_slots.keys().collect::<Vec<_>>(), ["a", "l"]);
+        assert!(notes.len() == 1 && notes[0].starts_with("slots.Bad is not valid"), "{notes:?}");
+        assert_eq!(settings.ignore_slots.len(), 1);
+        let (settings, _) = resolve(json!({"permanent_replication_slots": {"p": {}}, "slots": {"a": null}}));
+        assert_eq!(settings.permanent_slots.keys().collect::<Vec<_>>(), ["p"]);
     }
 
     #[test]

@@ -48,30 +48,48 @@ impl Drop for Session {
 
 /// Connects as superuser to the server described by `config`, over its socket where configured, else over TCP.
 pub(crate) async fn connect(config: &PgConfig, socket_dir: Option<PathBuf>) -> Result<Session, Failure> {
+    connect_database(config, socket_dir, &config.database).await
+}
+
+/// The same, to another database.
+pub(crate) async fn connect_database(
+    config: &PgConfig,
+    socket_dir: Option<PathBuf>,
+    database: &str,
+) -> Result<Session, Failure> {
     let socket = socket_dir.filter(|_| config.use_unix_socket);
     if let Some(dir) = socket {
         let address = HostPort { host: dir.to_string_lossy().into_owned(), port: config.listen.port };
-        match connect_to(config, &config.superuser, &address).await {
+        match open(config, &config.superuser, &address, database).await {
             // Not being there is no reason to fail while TCP may work.
             Err(Failure::Failed(error)) => tracing::debug!("{error}; trying TCP"),
             result => return result,
         }
     }
-    connect_to(config, &config.superuser, &config.local_address()).await
+    open(config, &config.superuser, &config.local_address(), database).await
 }
 
-/// Connects to the server at `address`, over TCP or in a socket directory.
+/// Connects with these credentials to a server, which may be another node's, over TCP or in a socket directory.
 pub(crate) async fn connect_to(
     config: &PgConfig,
     credentials: &Credentials,
     address: &HostPort,
+) -> Result<Session, Failure> {
+    open(config, credentials, address, &config.database).await
+}
+
+async fn open(
+    config: &PgConfig,
+    credentials: &Credentials,
+    address: &HostPort,
+    database: &str,
 ) -> Result<Session, Failure> {
     let what = format!("cannot connect to PostgreSQL at {address}");
     let mut options = Config::new();
     options
         .host(&address.host)
         .port(address.port)
-        .dbname(&config.database)
+        .dbname(database)
         .user(credentials.username.clone().unwrap_or_else(system_user))
         .application_name(format!("Patroni {}", config.name))
         .connect_timeout(CONNECT_TIMEOUT)
@@ -160,8 +178,13 @@ impl Session {
 
     /// Runs statements; the rows of all of them. `what` names them in errors, which never hold the statement itself.
     pub async fn query(&self, what: &str, sql: &str) -> Result<Vec<SimpleQueryRow>, Failure> {
-        let messages =
-            self.client.simple_query(sql).await.map_err(|error| classify(&format!("cannot {what}"), &error))?;
+        self.coded_query(what, sql).await.map_err(|(failure, _)| failure)
+    }
+
+    /// The same, with the SQLSTATE of an error.
+    pub async fn coded_query(&self, what: &str, sql: &str) -> Result<Vec<SimpleQueryRow>, (Failure, Option<SqlState>)> {
+        let coded = |error: tokio_postgres::Error| (classify(&format!("cannot {what}"), &error), error.code().cloned());
+        let messages = self.client.simple_query(sql).await.map_err(coded)?;
         let rows = messages.into_iter().filter_map(|message| match message {
             SimpleQueryMessage::Row(row) => Some(row),
             _ => None,

@@ -187,6 +187,12 @@ pub(crate) fn upstream_on_disk(config: &PgConfig, version: u32) -> Option<Upstre
     recovery::upstream_of(values.get("primary_conninfo")?, slot)
 }
 
+/// A parameter as the main file has it.
+pub(crate) fn parameter_on_disk(config: &PgConfig, name: &str) -> Option<String> {
+    let text = fs::read_to_string(config.conf_file("")).ok().filter(|text| text.starts_with(HEADER))?;
+    conf_text::assignments(&text).into_iter().rev().find(|(found, _)| found == name).map(|(_, value)| value)
+}
+
 /// Copies the configuration files into the data directory, so that a base backup carries them.
 pub(crate) fn save_backups(config: &PgConfig) {
     for path in configuration_files(config) {

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use model::lsn::{Lsn, Timeline};
 use model::member::{PendingRestart, ValueChange};
 use model::pg::{ServerStatus, Upstream, WalSender};
-use model::slots::Slot;
+use model::slots::{Slot, Xid};
 use serde_json::Value;
 use tokio_postgres::SimpleQueryRow;
 
@@ -70,11 +70,14 @@ fn slots_subquery(version: u32) -> String {
     format!(
         "(SELECT json_agg(row_to_json(s)) FROM (SELECT slot_name::text AS name, slot_type = 'logical' AS logical, \
          database::text, plugin::text, active, restart_lsn::text, {confirmed} AS confirmed_flush_lsn, \
-         (xmin IS NOT NULL OR catalog_xmin IS NOT NULL) AS has_xmin, {lost} AS lost, {temporary} AS temporary \
+         (xmin IS NOT NULL OR catalog_xmin IS NOT NULL) AS has_xmin, catalog_xmin::text, {lost} AS lost, \
+         {temporary} AS temporary, {failover} AS failover, {synced} AS synced \
          FROM pg_replication_slots) s)",
         confirmed = column(90_600, "confirmed_flush_lsn::text", "NULL::text"),
         lost = column(130_000, "coalesce(wal_status = 'lost', false)", "false"),
         temporary = column(100_000, "temporary", "false"),
+        failover = column(170_000, "failover", "false"),
+        synced = column(170_000, "synced", "false"),
     )
 }
 
@@ -163,7 +166,7 @@ fn lsn_field(value: &Value, name: &str) -> Option<Lsn> {
     value.get(name)?.as_str()?.parse().ok()
 }
 
-pub(crate) fn slot(value: &Value) -> Option<Slot> {
+fn slot(value: &Value) -> Option<Slot> {
     Some(Slot {
         name: field(value, "name")?,
         logical: flag(value, "logical"),
@@ -173,14 +176,12 @@ pub(crate) fn slot(value: &Value) -> Option<Slot> {
         restart_lsn: lsn_field(value, "restart_lsn"),
         confirmed_flush_lsn: lsn_field(value, "confirmed_flush_lsn"),
         has_xmin: flag(value, "has_xmin"),
+        catalog_xmin: field(value, "catalog_xmin").and_then(|text| text.parse().ok()).map(Xid),
         lost: flag(value, "lost"),
         temporary: flag(value, "temporary"),
+        failover: flag(value, "failover"),
+        synced: flag(value, "synced"),
     })
-}
-
-/// The statement that lists the slots, as JSON.
-pub(crate) fn slots_statement(version: u32) -> String {
-    format!("SELECT {}", slots_subquery(version))
 }
 
 fn sender(value: &Value) -> Option<WalSender> {

@@ -1,171 +1,130 @@
-//! Physical replication slots.
+//! Changes of replication slots on the local server.
 
-use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::{Arc, PoisonError};
+use std::time::Duration;
 
-use model::Lsn;
-use model::slots::Slot;
-use serde_json::Value;
+use model::slots::SlotChange;
+use tokio_postgres::error::SqlState;
 
-use crate::client::{Failure, Session};
+use crate::client::{self, Failure, Session};
+use crate::config::PgConfig;
 use crate::node::Postgres;
-use crate::observe;
 use crate::sql;
 
-/// A slot that must exist.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct WantedSlot {
-    /// Slot name.
-    pub name: String,
-    /// Move it forward to this position where its consumer does not (slots kept for members that follow another).
-    pub advance_to: Option<Lsn>,
-}
-
-/// One change, in the order they are made.
-#[derive(Clone, Debug, PartialEq, Eq)]
-enum Change {
-    Drop(String),
-    Create(String),
-    Advance(String, Lsn),
-}
+/// Bound on one statement about a logical slot: to make one waits for all transactions that run, to move one on reads all
+/// the WAL between.
+const LOGICAL_MAX: Duration = Duration::from_secs(60);
 
 impl Postgres {
-    /// Creates, drops and advances physical slots so that exactly `wanted` exist among those we manage: not logical
-    /// or temporary ones, and none that `ignore_slots` names. A slot with a consumer is never dropped. Every change is
-    /// tried; the error names all that failed.
-    pub async fn sync_slots(&self, wanted: &[WantedSlot]) -> Result<(), String> {
+    /// Changes slots, in order. Physical ones are done on return; every change is tried, and the error names all that
+    /// failed. Logical slots take their time: work on them goes on in a task of its own, whose failures are logged, and
+    /// what comes while it is busy is dropped; whoever still wants it asks again.
+    ///
+    /// A slot that cannot be moved on because its WAL is gone is dropped, so that it can be copied again.
+    pub async fn sync_slots(&self, changes: &[SlotChange]) -> Result<(), String> {
         let version = self.version()?;
-        if version < 90_400 {
-            return Ok(());
-        }
-        let session = self.connect().await.map_err(Failure::into_text)?;
-        let json = session.value("list the slots", &observe::slots_statement(version)).await;
-        let json = json.map_err(Failure::into_text)?.unwrap_or_default();
-        let listed: Vec<Value> = serde_json::from_str(&json).unwrap_or_default();
-        let existing: Vec<Slot> = listed.iter().filter_map(observe::slot).collect();
+        let (quick, slow): (Vec<&SlotChange>, Vec<&SlotChange>) =
+            changes.iter().partition(|change| database_of(change).is_none());
         let mut problems = Vec::new();
-        for change in plan(&existing, wanted, &self.config().ignore_slots) {
-            if let Err(failure) = perform(&session, &change, version).await {
-                problems.push(failure.into_text());
-            }
-        }
-        if problems.is_empty() { Ok(()) } else { Err(problems.join("; ")) }
-    }
-}
-
-/// The changes that lead from what exists to what is wanted.
-fn plan(existing: &[Slot], wanted: &[WantedSlot], ignore: &[BTreeMap<String, String>]) -> Vec<Change> {
-    let mut changes = Vec::new();
-    for slot in existing.iter().filter(|slot| !slot.temporary && !slot.logical) {
-        let is_wanted = wanted.iter().any(|wanted| wanted.name == slot.name);
-        if !is_wanted && !slot.active && !is_ignored(slot, ignore) {
-            changes.push(Change::Drop(slot.name.clone()));
-        }
-    }
-    for slot in wanted {
-        match existing.iter().find(|existing| existing.name == slot.name) {
-            None => changes.push(Change::Create(slot.name.clone())),
-            Some(existing) if existing.logical || existing.temporary || existing.active => {}
-            Some(existing) => {
-                // An unused slot that holds back vacuum, lost its WAL, or never reserved any is made anew.
-                let unused_xmin = existing.has_xmin && slot.advance_to.is_some();
-                if unused_xmin || existing.lost || existing.restart_lsn.is_none() {
-                    changes.push(Change::Drop(slot.name.clone()));
-                    changes.push(Change::Create(slot.name.clone()));
-                } else if let Some(target) = slot.advance_to.filter(|target| existing.restart_lsn < Some(*target)) {
-                    changes.push(Change::Advance(slot.name.clone(), target));
+        if !quick.is_empty() {
+            let session = self.connect().await.map_err(Failure::into_text)?;
+            for change in quick {
+                if let Err((failure, _)) = perform(&session, change, version).await {
+                    problems.push(failure.into_text());
                 }
             }
         }
-    }
-    changes
-}
-
-/// Whether some entry of `ignore_slots` matches in all keys it has.
-fn is_ignored(slot: &Slot, ignore: &[BTreeMap<String, String>]) -> bool {
-    let matches = |entry: &BTreeMap<String, String>| {
-        entry.iter().all(|(key, value)| match key.as_str() {
-            "name" => slot.name == *value,
-            "type" => (if slot.logical { "logical" } else { "physical" }) == value,
-            "database" => slot.database.as_ref() == Some(value),
-            "plugin" => slot.plugin.as_ref() == Some(value),
-            _ => true,
-        })
-    };
-    ignore.iter().any(matches)
-}
-
-async fn perform(session: &Session, change: &Change, version: u32) -> Result<(), Failure> {
-    let (what, statement) = match change {
-        Change::Drop(name) => {
-            (format!("drop slot {name}"), format!("SELECT pg_drop_replication_slot({})", sql::literal(name)))
+        if !slow.is_empty() {
+            self.work_on_logical_slots(slow.into_iter().cloned().collect(), version);
         }
-        Change::Create(name) => {
+        if problems.is_empty() { Ok(()) } else { Err(problems.join("; ")) }
+    }
+
+    fn work_on_logical_slots(&self, changes: Vec<SlotChange>, version: u32) {
+        let mut busy = self.slot_work.lock().unwrap_or_else(PoisonError::into_inner);
+        if busy.as_ref().is_some_and(|work| !work.is_finished()) {
+            return;
+        }
+        *busy = Some(tokio::spawn(logical_work(self.config(), self.socket_dir(), changes, version)));
+    }
+
+    /// Ends work on logical slots: the server is about to be promoted.
+    pub(crate) fn abandon_slot_work(&self) {
+        if let Some(work) = self.slot_work.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            work.abort();
+        }
+    }
+}
+
+/// The database a change must be made in; `None` where any will do.
+fn database_of(change: &SlotChange) -> Option<&str> {
+    match change {
+        SlotChange::CreateLogical { database, .. } | SlotChange::Advance { database: Some(database), .. } => {
+            Some(database)
+        }
+        SlotChange::Drop { .. } | SlotChange::CreatePhysical { .. } | SlotChange::Advance { .. } => None,
+    }
+}
+
+async fn logical_work(config: Arc<PgConfig>, socket_dir: Option<PathBuf>, changes: Vec<SlotChange>, version: u32) {
+    let mut open: Option<(String, Session)> = None;
+    for change in changes {
+        let Some(database) = database_of(&change) else { continue };
+        if open.as_ref().is_none_or(|(name, _)| name != database) {
+            match connect(&config, socket_dir.clone(), database).await {
+                Ok(session) => open = Some((database.to_owned(), session)),
+                Err(why) => {
+                    tracing::warn!("cannot work on logical replication slots in database {database}: {why}");
+                    return;
+                }
+            }
+        }
+        let Some((_, session)) = &open else { return };
+        let Err((failure, code)) = perform(session, &change, version).await else { continue };
+        tracing::warn!("{}", failure.into_text());
+        let gone = [Some(SqlState::UNDEFINED_FILE), Some(SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE)].contains(&code);
+        if let SlotChange::Advance { name, .. } = change
+            && gone
+            && let Err((failure, _)) = perform(session, &SlotChange::Drop { name }, version).await
+        {
+            tracing::warn!("{}", failure.into_text());
+        }
+    }
+}
+
+async fn connect(config: &PgConfig, socket_dir: Option<PathBuf>, database: &str) -> Result<Session, String> {
+    let session = client::connect_database(config, socket_dir, database).await.map_err(Failure::into_text)?;
+    let bound = format!("SET statement_timeout = {}", LOGICAL_MAX.as_millis());
+    session.query("set the statement timeout", &bound).await.map_err(Failure::into_text)?;
+    Ok(session)
+}
+
+async fn perform(session: &Session, change: &SlotChange, version: u32) -> Result<(), (Failure, Option<SqlState>)> {
+    let (what, statement) = match change {
+        SlotChange::Drop { name } => (
+            format!("drop replication slot '{name}'"),
+            format!("SELECT pg_drop_replication_slot({})", sql::literal(name)),
+        ),
+        SlotChange::CreatePhysical { name } => {
             let reserve = if version >= 90_600 { ", true" } else { "" };
             let create = format!("SELECT pg_create_physical_replication_slot({}{reserve})", sql::literal(name));
-            (format!("create slot {name}"), create)
+            (format!("create physical replication slot '{name}'"), create)
         }
-        Change::Advance(_, _) if version < 110_000 => return Ok(()),
-        Change::Advance(name, target) => {
-            // A standby has no WAL beyond what it received; PostgreSQL itself stops at the end of it.
-            let advance = format!("SELECT pg_replication_slot_advance({}, '{target}')", sql::literal(name));
-            (format!("advance slot {name}"), advance)
+        SlotChange::CreateLogical { name, plugin, .. } => {
+            let (slot, plugin) = (sql::literal(name), sql::literal(plugin));
+            let create = format!("SELECT pg_create_logical_replication_slot({slot}, {plugin})");
+            (format!("create logical replication slot '{name}'"), create)
         }
+        SlotChange::Advance { name, to, .. } => (
+            format!("advance replication slot '{name}' to {to}"),
+            format!("SELECT pg_replication_slot_advance({}, '{to}')", sql::literal(name)),
+        ),
     };
-    session.query(&what, &statement).await.map(|_| tracing::debug!("{what}: done"))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn slot(name: &str) -> Slot {
-        Slot {
-            name: name.to_owned(),
-            logical: false,
-            database: None,
-            plugin: None,
-            active: false,
-            restart_lsn: Some(Lsn(100)),
-            confirmed_flush_lsn: None,
-            has_xmin: false,
-            lost: false,
-            temporary: false,
-        }
+    session.coded_query(&what, &statement).await?;
+    match change {
+        SlotChange::Advance { .. } => tracing::debug!("{what}: done"),
+        _ => tracing::info!("{what}: done"),
     }
-
-    fn wanted(name: &str, advance_to: Option<u64>) -> WantedSlot {
-        WantedSlot { name: name.to_owned(), advance_to: advance_to.map(Lsn) }
-    }
-
-    #[test]
-    fn from_existing_to_wanted() {
-        use Change::{Advance, Create, Drop};
-        let name = |text: &str| text.to_owned();
-        let ignore = [BTreeMap::from([(name("name"), name("x")), (name("type"), name("physical"))])];
-        for (existing, wanted, expected) in [
-            (vec![], vec![wanted("a", None)], vec![Create(name("a"))]),
-            (vec![slot("a")], vec![], vec![Drop(name("a"))]),
-            (vec![Slot { active: true, ..slot("a") }], vec![], vec![]),
-            (vec![Slot { logical: true, ..slot("a") }], vec![], vec![]),
-            (vec![Slot { temporary: true, ..slot("a") }], vec![], vec![]),
-            (vec![slot("x")], vec![], vec![]),
-            (vec![slot("a")], vec![wanted("a", Some(200))], vec![Advance(name("a"), Lsn(200))]),
-            (vec![slot("a")], vec![wanted("a", Some(50))], vec![]),
-            (vec![Slot { active: true, ..slot("a") }], vec![wanted("a", Some(200))], vec![]),
-            (
-                vec![Slot { has_xmin: true, ..slot("a") }],
-                vec![wanted("a", Some(50))],
-                vec![Drop(name("a")), Create(name("a"))],
-            ),
-            (vec![Slot { has_xmin: true, ..slot("a") }], vec![wanted("a", None)], vec![]),
-            (vec![Slot { lost: true, ..slot("a") }], vec![wanted("a", None)], vec![Drop(name("a")), Create(name("a"))]),
-            (
-                vec![Slot { restart_lsn: None, ..slot("a") }],
-                vec![wanted("a", None)],
-                vec![Drop(name("a")), Create(name("a"))],
-            ),
-        ] {
-            assert_eq!(plan(&existing, &wanted, &ignore), expected, "{existing:?}");
-        }
-    }
+    Ok(())
 }

@@ -6,7 +6,8 @@ mod harness;
 use harness::{BIN_DIR, PATIENCE, mode, run};
 use model::Role;
 use model::pg::{ControlState, DataDir, Unfinished};
-use postgres::{CloneSource, Postgres, StartAs, StopMode, TaskHandle, WantedSlot};
+use model::slots::SlotChange;
+use postgres::{CloneSource, Postgres, StartAs, StopMode, TaskHandle};
 use serde_json::json;
 
 #[test]
@@ -26,9 +27,12 @@ fn a_standby_streams_through_its_slot_and_is_promoted() {
         assert!(std::fs::read_to_string(&pgpass).unwrap().contains(":repl:r3pl-secret\\:\\\\"));
         let conf = std::fs::read_to_string(b.data_dir.join("postgresql.conf")).unwrap();
         assert!(conf.contains("passfile=") && !conf.contains("r3pl"), "{conf}");
-        // Slots in use stay; unknown ones go.
-        a.pg.sync_slots(&[WantedSlot { name: "c".to_owned(), advance_to: None }]).await.unwrap();
-        a.pg.sync_slots(&[]).await.unwrap();
+        // Slots in use stay; every change is tried.
+        let [b_slot, c_slot] = ["b", "c"].map(str::to_owned);
+        a.pg.sync_slots(&[SlotChange::CreatePhysical { name: c_slot.clone() }]).await.unwrap();
+        let drops = [SlotChange::Drop { name: b_slot }, SlotChange::Drop { name: c_slot }];
+        let error = a.pg.sync_slots(&drops).await.unwrap_err();
+        assert!(error.contains("cannot drop replication slot 'b'") && !error.contains("'c'"), "{error}");
         let slots = a.pg.observe().await.server.unwrap().slots;
         assert_eq!(slots.iter().map(|slot| (slot.name.as_str(), slot.active)).collect::<Vec<_>>(), [("b", true)]);
 
@@ -68,7 +72,7 @@ fn a_diverged_primary_is_rewound() {
         let error = a.pg.rewind(&b.upstream(None), &task).await.unwrap_err();
         assert!(error.contains("InProduction"), "{error}");
         a.pg.crash_recovery(&task).await.unwrap();
-        b.pg.sync_slots(&[WantedSlot { name: "a".to_owned(), advance_to: None }]).await.unwrap();
+        b.pg.sync_slots(&[SlotChange::CreatePhysical { name: "a".to_owned() }]).await.unwrap();
         // It dies at the very end, after the control file: it is completed, not run again and not started before.
         let script = cluster.root.path().join("rewind.sh");
         std::fs::write(&script, format!("#!/bin/sh\n{BIN_DIR}/pg_rewind \"$@\"\nexit 1\n")).unwrap();
@@ -163,7 +167,7 @@ fn repoint_needs_no_restart_and_raised_settings_wait_for_one() {
         assert_eq!((change.old_value.as_str(), change.new_value.as_str()), ("120", "100"));
         c.follow(&a).await;
         let pid = c.pg.postmaster_pid();
-        b.pg.sync_slots(&[WantedSlot { name: "c".to_owned(), advance_to: None }]).await.unwrap();
+        b.pg.sync_slots(&[SlotChange::CreatePhysical { name: "c".to_owned() }]).await.unwrap();
         c.pg.repoint(Some(&b.upstream(Some("c"))), &task).await.unwrap();
         let snapshot = c.pg.observe().await;
         assert_eq!(snapshot.server.unwrap().upstream, Some(b.upstream(Some("c"))));
@@ -179,14 +183,11 @@ fn repoint_needs_no_restart_and_raised_settings_wait_for_one() {
         // A kept slot is moved forward.
         a.sql("CREATE TABLE t AS SELECT 1; SELECT pg_switch_wal()").await;
         let target = a.pg.observe().await.server.unwrap().flush_lsn.unwrap();
-        a.pg.sync_slots(&[
-            WantedSlot { name: "b".into(), advance_to: None },
-            WantedSlot { name: "c".into(), advance_to: Some(target) },
-        ])
-        .await
-        .unwrap();
+        let create = SlotChange::CreatePhysical { name: "kept".to_owned() };
+        let advance = SlotChange::Advance { name: "kept".to_owned(), to: target, database: None };
+        a.pg.sync_slots(&[create, advance]).await.unwrap();
         let slots = a.pg.observe().await.server.unwrap().slots;
-        assert!(slots.iter().any(|slot| slot.name == "c" && slot.restart_lsn >= Some(target)), "{slots:?}");
+        assert!(slots.iter().any(|slot| slot.name == "kept" && slot.restart_lsn >= Some(target)), "{slots:?}");
         a.section["parameters"]["max_connections"] = json!(100);
         assert_eq!(a.pg.apply_config(a.config(), Role::Primary).await, Ok(true));
     });

@@ -216,6 +216,7 @@ impl<'a> Cycle<'a> {
 
     /// Carries over what later cycles need of this view.
     fn remember(&mut self, cluster: &ClusterView) {
+        self.note_members(cluster);
         if cluster.leader.is_some() {
             self.memory.healthy_cluster = Some(Box::new(cluster.clone()));
             if !self.mine(cluster) {

@@ -28,6 +28,7 @@ impl Cycle<'_> {
         match task {
             Task::Promote { .. } => {
                 self.memory.pre_promote_failed_at = None;
+                self.renew_slot_retention();
                 self.memory.promoted = AfterPromote::CheckpointPending;
                 self.memory.divergence = Divergence::Fits;
                 self.change_role(Role::Primary)?;
@@ -66,6 +67,7 @@ impl Cycle<'_> {
             }
             Task::RemoveDataDir => self.memory.divergence = Divergence::Unchecked,
             Task::Checkpoint => self.memory.promoted = AfterPromote::CheckpointDone,
+            Task::CopySlots { slots, .. } => self.slots_copied(slots),
             Task::CrashRecovery => self.memory.divergence = Divergence::Unchecked,
             Task::Bootstrap => self.memory.bootstrap_ended = Some(Ok(())),
             Task::Repoint { upstream } => {
@@ -97,6 +99,8 @@ impl Cycle<'_> {
                 self.memory.state = MemberState::StopFailed;
                 self.answer_restart(503, "restart failed")?;
             }
+            // Tried again in its own time; says nothing of this server.
+            Task::CopySlots { .. } => return Ok(()),
             Task::Checkpoint => {
                 self.memory.retry.not_before = Some(self.view.now.plus(std::time::Duration::from_secs(2)));
                 return Ok(());

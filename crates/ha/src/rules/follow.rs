@@ -51,6 +51,9 @@ impl Cycle<'_> {
                 return Ok(end);
             }
         }
+        if let Some(end) = self.copy_slots(cluster)? {
+            return Ok(end);
+        }
         if let Some(end) = self.scheduled_restart()? {
             return Ok(end);
         }

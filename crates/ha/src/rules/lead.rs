@@ -67,7 +67,7 @@ impl Cycle<'_> {
             return self.promote(cluster, opening);
         }
         self.memory.divergence = Divergence::Fits;
-        self.write_status(cluster)?;
+        self.write_status()?;
         self.restore_config(cluster)?;
         self.write_history(cluster)?;
         // A request that is still in this view was taken up when the lock was won.
@@ -126,6 +126,7 @@ impl Cycle<'_> {
         let Some(proof) = self.facts.lease_proof() else {
             return Ok(End::new(LEAD_UNSURE, "not promoting without a fresh lease").wake_in_ms(200));
         };
+        self.warn_of_unready_slots()?;
         self.memory.role = Role::Promoted;
         self.start(Task::Promote { proof })?;
         let text = if opening.is_empty() {
@@ -137,13 +138,12 @@ impl Cycle<'_> {
     }
 
     /// Publishes the position that standbys are measured against, when it changed.
-    fn write_status(&mut self, cluster: &ClusterView) -> Need<()> {
+    fn write_status(&mut self) -> Need<()> {
         let Some(position) = self.view.pg.server.as_ref().and_then(|server| server.wal_position()) else {
             return Ok(());
         };
-        let mut slots = self.view.pg.slot_positions();
-        slots.insert(model::slots::slot_name_from_member(self.me()), position);
-        let status = Status { optime: Some(position), slots, retain_slots: self.retained_slots(cluster) };
+        let (slots, retain_slots) = (self.published_slots(), self.retained_slots());
+        let status = Status { optime: Some(position), slots, retain_slots };
         let text = encode_status(&status);
         if self.memory.status_written.as_ref() == Some(&text) {
             return Ok(());

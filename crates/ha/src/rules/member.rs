@@ -55,7 +55,7 @@ impl Cycle<'_> {
     }
 
     /// The task that runs from now on: the one seen at the start of the cycle, or the one started in it.
-    fn task_now(&self) -> Option<&Task> {
+    pub fn task_now(&self) -> Option<&Task> {
         let started = self.facts.outcomes().iter().rev().find_map(|(effect, outcome)| match effect {
             Effect::StartTask(task) if outcome.succeeded() => Some(task),
             _ => None,

@@ -17,6 +17,7 @@ mod race;
 mod recover;
 mod requests;
 mod shutdown;
+mod slot_copies;
 mod slots;
 mod store_lost;
 mod switchover;

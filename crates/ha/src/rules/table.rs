@@ -97,6 +97,7 @@ rules! {
     FOLLOW_KEPT = 915, "follow-kept", "PostgreSQL follows another server than it was told to, because its own configuration wins: say so, change nothing.";
     FOLLOW_DEMOTE = 920, "follow-demote", "A running primary while another node holds the lock: stop accepting writes at once.";
     FOLLOW_WAIT = 930, "follow-wait", "The leader has published no address yet: wait.";
+    FOLLOW_COPY_SLOTS = 940, "follow-copy-slots", "This standby lacks permanent logical slots: copy them from the leader, with a restart.";
 }
 
 #[cfg(test)]

@@ -176,6 +176,7 @@ pub fn task_name(task: &Task) -> &'static str {
         Task::Stop { purpose: StopPurpose::Restart, .. } => "restart",
         Task::Stop { .. } => "stopping PostgreSQL",
         Task::Promote { .. } => "promote",
+        Task::CopySlots { .. } => "copying logical replication slots",
         Task::Checkpoint => "checkpoint after promote",
     }
 }

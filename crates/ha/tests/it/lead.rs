@@ -17,16 +17,6 @@ fn healthy_leader_renews_and_does_nothing_else() {
 }
 
 #[test]
-fn leader_keeps_a_slot_for_every_other_member() {
-    let played = Scene::of("a", "a").play();
-    let slots = played.effects.iter().find_map(|effect| match effect {
-        Effect::SyncSlots(slots) => Some(slots.iter().map(|slot| slot.name.as_str()).collect::<Vec<_>>()),
-        _ => None,
-    });
-    assert_eq!(slots, Some(vec!["b", "c"]));
-}
-
-#[test]
 fn leader_that_lost_the_lock_stops_at_once() {
     let mut scene = Scene::of("a", "a");
     scene.renew = Outcome::Rejected("b holds it".to_owned());

@@ -9,4 +9,5 @@ mod operators;
 mod recover;
 mod scene;
 mod shutdown;
+mod slots;
 mod store_lost;

@@ -10,6 +10,7 @@ use ha::{Answer, Facts, Memory};
 use model::lsn::TimelineSwitch;
 use model::peer::{PeerAnswer, PeerStatus};
 use model::pg::{ControlData, ControlState, DataDir, PgSnapshot, Postmaster, ServerStatus, Upstream, WalSender};
+use model::slots::Xid;
 use model::{BootTime, ClusterView, HostPort, Leader, Lsn, Member, Role, Settings, Tags, Timeline, Versioned};
 use serde_json::json;
 
@@ -25,6 +26,7 @@ pub struct Scene {
     pub put: Outcome,
     pub server: Result<ServerPosition, String>,
     pub own_history: Option<Vec<TimelineSwitch>>,
+    pub horizons: Result<BTreeMap<String, Xid>, String>,
 }
 
 pub struct Played {
@@ -199,6 +201,7 @@ impl Scene {
             put: Outcome::Written(9),
             server: Err("not asked in this scene".to_owned()),
             own_history: None,
+            horizons: Err("not asked in this scene".to_owned()),
         }
     }
 
@@ -252,6 +255,7 @@ impl Scene {
                     .collect(),
             ),
             Probe::Server(_) => Answer::Server(self.server.clone()),
+            Probe::SlotHorizons { .. } => Answer::SlotHorizons(self.horizons.clone()),
             Probe::OwnHistory => Answer::OwnHistory(self.own_history.clone()),
         }
     }
@@ -295,7 +299,7 @@ impl Played {
     /// Effects in short: publishing, which every cycle ends with, is left out.
     pub fn effects(&self) -> Vec<String> {
         let short = |effect: &Effect| match effect {
-            Effect::TouchMember(_) | Effect::SyncSlots(_) => None,
+            Effect::TouchMember(_) | Effect::SyncSlots(_) | Effect::ForceFeedback(_) => None,
             Effect::Put { key, value, .. } if *key == model::Key::Status => {
                 assert!(value.contains("optime"), "{value}");
                 None
@@ -304,6 +308,7 @@ impl Played {
             Effect::Delete { key, .. } => Some(format!("delete {key}")),
             Effect::StartTask(task) => Some(short_task(task)),
             Effect::Callback(action, role) => Some(format!("{} {role}", action.as_str())),
+            Effect::Log(_, text) => Some(format!("log {text}")),
             Effect::Answer(id, answer) => Some(format!("answer {id}: {} {}", answer.code, answer.text)),
             other => Some(format!("{other:?}")),
         };
@@ -337,6 +342,7 @@ fn short_task(task: &Task) -> String {
             let source = source.as_ref().map_or("nobody", |source| &source.name);
             format!("clone {source}{}", if *basebackup_only { " by base backup" } else { "" })
         }
+        Task::CopySlots { source, slots } => format!("copy slots {} from {}", slots.join(" "), source.address),
         Task::Rewind { source } => format!("rewind to {}", source.address),
         other => format!("{other:?}"),
     }

@@ -78,8 +78,6 @@ pub struct PgConfig {
     pub bootstrap: Bootstrap,
     /// The dynamic `standby_cluster` section; see [`PgConfig::with_dynamic`].
     pub standby_cluster: StandbyCluster,
-    /// The dynamic `ignore_slots`; see [`PgConfig::with_dynamic`].
-    pub ignore_slots: Vec<BTreeMap<String, String>>,
 }
 
 /// `listen`.
@@ -259,14 +257,13 @@ impl PgConfig {
             before_stop: reader.words("before_stop")?,
             bootstrap: parse_bootstrap(bootstrap)?,
             standby_cluster: StandbyCluster::default(),
-            ignore_slots: Vec::new(),
             listen,
             data_dir,
             config_dir,
         })
     }
 
-    /// Adds what only the dynamic configuration holds: `standby_cluster` and `ignore_slots`.
+    /// Adds what only the dynamic configuration holds: `standby_cluster`.
     pub fn with_dynamic(mut self, dynamic: &Map<String, Value>) -> Result<PgConfig, String> {
         if let Some(section) = dynamic.get("standby_cluster").and_then(Value::as_object) {
             let reader = Reader::new(section, "standby_cluster");
@@ -284,9 +281,6 @@ impl PgConfig {
                 recovery_min_apply_delay: reader.text("recovery_min_apply_delay")?,
                 replica_methods: reader.list("create_replica_methods")?,
             };
-        }
-        if let Some(Value::Array(matchers)) = dynamic.get("ignore_slots") {
-            self.ignore_slots = matchers.iter().filter_map(Value::as_object).map(reader::plain_text_map).collect();
         }
         Ok(self)
     }

@@ -58,6 +58,26 @@ impl Postgres {
         Ok(changed)
     }
 
+    /// Forces `hot_standby_feedback` on, or leaves it to the configuration. Until this is called it stays on where it is
+    /// found on: a moment without feedback is enough for the primary to remove what a logical slot needs.
+    pub async fn force_feedback(&self, on: bool) -> Result<(), String> {
+        let before = self.feedback.lock().unwrap_or_else(PoisonError::into_inner).replace(on);
+        let role = *self.role.lock().unwrap_or_else(PoisonError::into_inner);
+        if before == Some(on) || role == Role::Uninitialized || self.phase() != BootstrapPhase::Idle {
+            return Ok(());
+        }
+        let (changed, _) = self.write_config(role, Plan::Keep).await?;
+        if changed {
+            self.reload();
+        }
+        Ok(())
+    }
+
+    fn feedback_is_forced(&self, config: &PgConfig) -> bool {
+        let told = *self.feedback.lock().unwrap_or_else(PoisonError::into_inner);
+        told.unwrap_or_else(|| files::parameter_on_disk(config, "hot_standby_feedback").as_deref() == Some("on"))
+    }
+
     /// SIGHUP: the server reads its files again. Does nothing where none runs.
     pub fn reload(&self) {
         if let Found::Alive(tracked, _) = self.supervisor.find() {
@@ -123,6 +143,9 @@ impl Postgres {
         let version = self.version()?;
         let mut effective = guc::effective(&config, version, role);
         effective.notes.iter().for_each(|note| tracing::warn!("{note}"));
+        if self.feedback_is_forced(&config) {
+            effective.file.insert("hot_standby_feedback".to_owned(), "on".to_owned());
+        }
         let (block, recovery) = self.recovery_for(&config, version, plan)?;
         self.correct(&config, &mut effective, &block).await?;
         let mut changed = files::write_main(&config, &MainFile { parameters: &effective.file, recovery: &block })?;

@@ -72,6 +72,10 @@ pub struct Postgres {
     /// Process that was told to stop; 0 for none.
     stopping: AtomicI32,
     phase: Mutex<BootstrapPhase>,
+    /// Whether `hot_standby_feedback` is forced on; `None`: as the files say.
+    pub(crate) feedback: Mutex<Option<bool>>,
+    /// Work on logical slots beside the loop.
+    pub(crate) slot_work: Mutex<Option<tokio::task::JoinHandle<()>>>,
     /// Timeline of a standby as last known for certain.
     replayed: Mutex<Option<Replayed>>,
 }
@@ -95,6 +99,8 @@ impl Postgres {
             heartbeat: tokio::sync::Mutex::new(None),
             stopping: AtomicI32::new(0),
             phase: Mutex::default(),
+            feedback: Mutex::default(),
+            slot_work: Mutex::default(),
             replayed: Mutex::default(),
             config: RwLock::new(Arc::new(config)),
         }
@@ -168,8 +174,12 @@ impl Postgres {
 
     /// A new connection to the local server.
     pub(crate) async fn connect(&self) -> Result<Session, Failure> {
-        let socket_dir = PidFile::read(&self.data_dir).ok().flatten().and_then(|file| file.socket_dir);
-        client::connect(&self.config(), socket_dir).await
+        client::connect(&self.config(), self.socket_dir()).await
+    }
+
+    /// Where the running server has its socket.
+    pub(crate) fn socket_dir(&self) -> Option<PathBuf> {
+        PidFile::read(&self.data_dir).ok().flatten().and_then(|file| file.socket_dir)
     }
 
     /// `CHECKPOINT`. Takes as long as it takes; dropping the future ends the wait, not the checkpoint.

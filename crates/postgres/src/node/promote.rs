@@ -42,6 +42,7 @@ impl Postgres {
         if task.is_cancelled() {
             return Err("the promotion was cancelled before it began".to_owned());
         }
+        self.abandon_slot_work();
         // The postmaster looks for the file at any SIGUSR1, also of its own children: its appearance is the point of
         // no return. Only the renaming is left to do then.
         let (signal_file, prepared) = (self.data_dir.join("promote"), self.data_dir.join("promote.prepared"));

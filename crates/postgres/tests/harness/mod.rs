@@ -150,7 +150,7 @@ impl Node {
     /// Makes this node a streaming standby of `primary`, with a slot named like this node.
     pub async fn follow(&self, primary: &Node) {
         let task = TaskHandle::detached();
-        let slot = postgres::WantedSlot { name: self.name.clone(), advance_to: None };
+        let slot = model::slots::SlotChange::CreatePhysical { name: self.name.clone() };
         primary.pg.sync_slots(&[slot]).await.unwrap();
         let source = postgres::CloneSource { name: primary.name.clone(), upstream: primary.upstream(None) };
         self.pg.as_ref().clone_from(Some(&source), true, &task).await.unwrap();

@@ -1,14 +1,16 @@
 //! Defects on an agent's own machine.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use agent::ports::{Clock, Fence, Node, StartAs, TaskHandle};
 use async_trait::async_trait;
-use ha::step::{CloneSource, ServerPosition, StopMode, WantedSlot};
+use ha::step::{CloneSource, ServerPosition, StopMode};
 use ha::view::Progress;
 use model::lsn::TimelineSwitch;
 use model::pg::{PgSnapshot, Upstream};
+use model::slots::{SlotChange, Xid};
 use model::{BootTime, Lsn, Role};
 use serde_json::{Map, Value};
 use tokio::sync::watch;
@@ -171,8 +173,20 @@ impl Node for MutatedNode {
         self.inner.move_data_dir_aside().await
     }
 
-    async fn sync_slots(&self, wanted: &[WantedSlot]) -> Result<(), String> {
-        self.inner.sync_slots(wanted).await
+    async fn sync_slots(&self, changes: &[SlotChange]) -> Result<(), String> {
+        self.inner.sync_slots(changes).await
+    }
+
+    async fn force_feedback(&self, on: bool) -> Result<(), String> {
+        self.inner.force_feedback(on).await
+    }
+
+    async fn copy_slots(&self, source: &Upstream, slots: &[String], task: &TaskHandle) -> Result<(), String> {
+        self.inner.copy_slots(source, slots, task).await
+    }
+
+    async fn slot_horizons(&self, server: &Upstream, slots: &[String]) -> Result<BTreeMap<String, Xid>, String> {
+        self.inner.slot_horizons(server, slots).await
     }
 
     async fn server_position(&self, server: &Upstream) -> Result<ServerPosition, String> {

@@ -9,9 +9,10 @@ mod replication;
 pub mod wal;
 mod work;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use model::pg::{ControlData, ControlState, DataDir, Postmaster, Unfinished, Upstream};
+use model::slots::SlotChange;
 use model::{Lsn, Timeline};
 pub use node::SimPg;
 use wal::Wal;
@@ -195,14 +196,17 @@ impl Data {
         }
     }
 
-    /// Makes exactly these slots exist.
-    fn keep_slots(&mut self, wanted: impl IntoIterator<Item = (String, Option<Lsn>)>) {
-        let wanted: BTreeMap<String, Option<Lsn>> = wanted.into_iter().collect();
-        let names: BTreeSet<&String> = wanted.keys().collect();
-        self.slots.retain(|name, _| names.contains(name));
-        for (name, advance_to) in wanted {
-            let slot = self.slots.entry(name).or_default();
-            *slot = (*slot).max(advance_to);
+    fn change_slot(&mut self, change: &SlotChange) {
+        match change {
+            SlotChange::Drop { name } => drop(self.slots.remove(name)),
+            SlotChange::CreatePhysical { name } => drop(self.slots.entry(name.clone()).or_default()),
+            SlotChange::Advance { name, to, database: None } => {
+                if let Some(slot) = self.slots.get_mut(name) {
+                    *slot = (*slot).max(Some(*to));
+                }
+            }
+            // Logical slots are not simulated.
+            SlotChange::CreateLogical { .. } | SlotChange::Advance { .. } => {}
         }
     }
 }

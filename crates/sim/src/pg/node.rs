@@ -1,16 +1,17 @@
 //! The agent's hands on the simulated PostgreSQL: [`agent::ports::Node`].
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use agent::ports::{Node, StartAs, TaskHandle};
 use async_trait::async_trait;
-use ha::step::{CloneSource, ServerPosition, StopMode, WantedSlot};
+use ha::step::{CloneSource, ServerPosition, StopMode};
 use ha::view::Progress;
 use model::lsn::TimelineSwitch;
 use model::pg::{ControlState, PgSnapshot, ServerStatus, Upstream, WalSender};
-use model::slots::Slot;
+use model::slots::{Slot, SlotChange, Xid};
 use model::{BootTime, Role};
 use serde_json::{Map, Value};
 use tokio::sync::watch;
@@ -346,17 +347,28 @@ impl Node for SimPg {
         self.end(Op::MoveAside, result)
     }
 
-    async fn sync_slots(&self, wanted: &[WantedSlot]) -> Result<(), String> {
+    async fn sync_slots(&self, changes: &[SlotChange]) -> Result<(), String> {
         agent_time(&self.world, 1, 20).await;
-        let wanted: Vec<_> = wanted.iter().map(|slot| (slot.name.clone(), slot.advance_to)).collect();
         self.world.with(|state| {
             let pg = &mut state.node_mut(self.node).pg;
             let (true, Some(data)) = (pg.running().is_some(), &mut pg.data) else {
                 return Err("no server runs".to_owned());
             };
-            data.keep_slots(wanted);
+            changes.iter().for_each(|change| data.change_slot(change));
             Ok(())
         })
+    }
+
+    async fn force_feedback(&self, _on: bool) -> Result<(), String> {
+        Ok(())
+    }
+
+    async fn copy_slots(&self, _source: &Upstream, _slots: &[String], _task: &TaskHandle) -> Result<(), String> {
+        Err("logical slots are not simulated".to_owned())
+    }
+
+    async fn slot_horizons(&self, _server: &Upstream, _slots: &[String]) -> Result<BTreeMap<String, Xid>, String> {
+        Err("logical slots are not simulated".to_owned())
     }
 
     async fn server_position(&self, server: &Upstream) -> Result<ServerPosition, String> {
@@ -438,15 +450,9 @@ impl State {
         let active = |name: &str| senders.iter().any(|sender| sender.application_name == name);
         let slots = data.slots.iter().map(|(name, position)| Slot {
             name: name.clone(),
-            logical: false,
-            database: None,
-            plugin: None,
             active: active(name),
             restart_lsn: position.or(Some(end)),
-            confirmed_flush_lsn: None,
-            has_xmin: false,
-            lost: false,
-            temporary: false,
+            ..Slot::default()
         });
         ServerStatus {
             version_num: VERSION_NUM,

@@ -4,9 +4,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use agent::ports::{Node, StartAs, TaskHandle};
-use ha::step::{CloneSource, StopMode, WantedSlot};
+use ha::step::{CloneSource, StopMode};
 use model::HostPort;
 use model::pg::PgSnapshot;
+use model::slots::SlotChange;
 use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 
@@ -183,7 +184,7 @@ async fn a_missing_slot_keeps_a_standby_from_streaming() {
     b.repoint(Some(&with_slot), &task()).await.expect("repoint");
     sleep(Duration::from_secs(5)).await;
     assert_eq!(b.observe().await.server.and_then(|server| server.receiver_status), None);
-    a.sync_slots(&[WantedSlot { name: "b".into(), advance_to: None }]).await.expect("slots");
+    a.sync_slots(&[SlotChange::CreatePhysical { name: "b".into() }]).await.expect("slots");
     caught_up(&world, B, A).await;
 }
 
