@@ -41,6 +41,9 @@ fn wanted_logical(name: &str) -> WantedSlot {
     WantedSlot { kind: SlotKind::Logical { database, plugin }, consumed_here: false, ..wanted(name) }
 }
 
+/// What it shows, the server, its slots, those wanted, and the plan in short.
+type Row = (&'static str, Server<'static>, Vec<Slot>, Vec<WantedSlot>, &'static str);
+
 /// Changes in short: `-a` drop, `+a` create, `a>200` advance, `a=` copy.
 fn short(plan: &Plan) -> String {
     let change = |change: &SlotChange| match change {
@@ -564,6 +567,7 @@ fn hot_standby_feedback_is_forced_for_logical_slots() {
     tag(&mut never, "c", json!({"replicatefrom": "b"}));
     assert_eq!(feedback(&never), Some(true), "but behind it");
     tag(&mut never, "b", json!({"nostream": true}));
+    server_of(&mut never).upstream = None;
     assert_eq!(feedback(&never), Some(false), "nothing flows through it");
     let mut standby_cluster = logical();
     standby_cluster.view.settings = settings(json!({"slots": logical_config(), "standby_cluster": {"host": "x"}}));
