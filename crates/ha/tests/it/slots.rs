@@ -64,7 +64,7 @@ const STANDBY: Server<'static> = Server { standby: Some(Some(Lsn(1000))), ..PRIM
 #[test]
 fn the_plan_of_physical_slots() {
     let active = |slot: Slot| Slot { active: true, ..slot };
-    let table: Vec<(&str, Server<'_>, Vec<Slot>, Vec<WantedSlot>, &str)> = vec![
+    let table: Vec<Row> = vec![
         ("missing: made", PRIMARY, vec![], vec![wanted("a")], "+a"),
         ("missing on a standby: made", STANDBY, vec![], vec![elsewhere("a")], "+a"),
         ("there: nothing", PRIMARY, vec![physical("a")], vec![wanted("a")], ""),
@@ -154,7 +154,7 @@ fn the_plan_of_logical_slots() {
         vec![slot]
     };
     let l = || vec![wanted_logical("l")];
-    let table: Vec<(&str, Server<'_>, Vec<Slot>, Vec<WantedSlot>, &str)> = vec![
+    let table: Vec<Row> = vec![
         ("primary, missing: made in its database", PRIMARY, vec![], l(), "+l(db,test_decoding)"),
         ("primary, there: nothing", PRIMARY, other(|_| {}), l(), ""),
         (
