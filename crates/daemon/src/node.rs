@@ -146,9 +146,10 @@ impl Node for PgNode {
     }
 
     async fn start(&self, mode: StartAs, timeout: Duration, task: &TaskHandle) -> Result<(), String> {
-        let mode = match mode {
-            StartAs::Primary => postgres::StartAs::Primary,
-            StartAs::Standby(upstream) => postgres::StartAs::Standby(upstream),
+        // The cluster's start timeout is for primaries; for standbys it is this node's own setting.
+        let (mode, timeout) = match mode {
+            StartAs::Primary => (postgres::StartAs::Primary, timeout),
+            StartAs::Standby(upstream) => (postgres::StartAs::Standby(upstream), self.postgres.config().pg_ctl_timeout),
         };
         self.postgres.start(mode, timeout, &handle(task)).await
     }

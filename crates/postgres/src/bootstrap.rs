@@ -10,11 +10,11 @@ use crate::config::{Credentials, PgConfig, ReplicaMethod, method_arguments};
 use crate::conninfo;
 use crate::files::{self, Recovery};
 use crate::layout;
-use crate::node::{BootstrapPhase, Postgres};
+use crate::node::{BootstrapPhase, Postgres, StartAs, StopMode};
 use crate::process;
-use crate::recovery;
+use crate::recovery::{self, Given};
 use crate::sql;
-use crate::task::TaskHandle;
+use crate::task::{Progress, TaskHandle};
 
 /// Keys of a custom method's section that are not arguments of its command.
 const RESERVED: &[&str] = &["command", "no_params", "keep_existing_recovery_conf", "recovery_conf", "scope", "datadir"];
@@ -95,48 +95,45 @@ impl Postgres {
             words.push(format!("--datadir={}", self.data_dir.display()));
             words.extend(method_arguments(&method.settings, RESERVED));
         }
+        task.report(Progress::CustomBootstrap);
         self.run_command(&words, &what, Unfinished::Bootstrap, None, task).await?;
         files::restore_backups(config)?;
         let version = self.version().map_err(|error| format!("{what} made no usable data directory: {error}"))?;
         layout::remove_file(&self.data_dir.join("promote"))?;
-        let recovery = match method.settings.get("recovery_conf").and_then(serde_json::Value::as_object) {
-            Some(section) => {
-                self.write_given_recovery(config, version, section)?;
-                true
+        let section = method.settings.get("recovery_conf").and_then(serde_json::Value::as_object);
+        let phase = match section.map(|section| recovery::given(&crate::config::parameters_of(section), version)) {
+            Some(given) => {
+                let readable = given.pauses();
+                self.write_given_recovery(config, version, given)?;
+                BootstrapPhase::Restored { recovery: true, readable }
             }
-            None if method.flag("keep_existing_recovery_conf") => self.recovery_configured(),
+            None if method.flag("keep_existing_recovery_conf") => {
+                BootstrapPhase::Restored { recovery: self.recovery_configured(), readable: false }
+            }
             None => {
                 files::write_recovery_files(config, version, &Recovery::None)?;
-                false
+                BootstrapPhase::Restored { recovery: false, readable: false }
             }
         };
-        self.set_phase(BootstrapPhase::Restored { recovery });
+        self.set_phase(phase);
         Ok(())
     }
 
     /// Recovery configuration of a custom method, as given: into `postgresql.auto.conf` from version 12 on, where it
     /// stays until the cluster is promoted and files are written anew.
-    fn write_given_recovery(
-        &self,
-        config: &PgConfig,
-        version: u32,
-        section: &serde_json::Map<String, serde_json::Value>,
-    ) -> Result<(), String> {
-        let mut parameters = crate::config::parameters_of(section);
+    fn write_given_recovery(&self, config: &PgConfig, version: u32, given: Given) -> Result<(), String> {
         if version < 120_000 {
-            return files::write_recovery_files(config, version, &Recovery::Standby(parameters));
+            return files::write_recovery_files(config, version, &Recovery::Standby(given.parameters)).map(drop);
         }
         files::write_recovery_files(config, version, &Recovery::None)?;
-        let standby = parameters.remove("standby_mode").and_then(|mode| model::units::parse_bool(&mode));
-        let signal = if standby == Some(true) { "standby.signal" } else { "recovery.signal" };
+        let signal = if given.standby { "standby.signal" } else { "recovery.signal" };
         layout::write_file(&self.data_dir.join(signal), "", &self.data_dir)?;
-        parameters.retain(|name, _| recovery::is_recovery_parameter(name));
         let auto = self.data_dir.join("postgresql.auto.conf");
         let mut text = std::fs::read_to_string(&auto).unwrap_or_default();
-        for (name, value) in &parameters {
+        for (name, value) in &given.parameters {
             text.push_str(&crate::conf_text::line(name, value));
         }
-        layout::write_file(&auto, &text, &self.data_dir).map(|_| ())
+        layout::write_file(&auto, &text, &self.data_dir).map(drop)
     }
 
     /// Roles and `post_bootstrap`, on the running new primary; afterwards the bootstrap is finished.
@@ -158,13 +155,25 @@ impl Postgres {
         if let Some(script) = &config.bootstrap.post_bootstrap {
             self.run_post_bootstrap(&config, version, script, task).await?;
         }
-        self.set_phase(BootstrapPhase::Idle);
         if restored {
-            // Access rules were open and recovery configuration was the method's; now both are the configured ones.
-            self.write_config(Role::Primary, crate::node::Plan::None).await?;
-            self.reload();
+            self.leave_restored(&config, task).await?;
         }
+        self.set_phase(BootstrapPhase::Idle);
         self.marker.clear()
+    }
+
+    /// While a restored cluster came up, its access rules were open, its recovery configuration was the method's, and it
+    /// may have run with the larger settings of the cluster it was taken from. Now everything is as configured.
+    async fn leave_restored(&self, config: &PgConfig, task: &TaskHandle) -> Result<(), String> {
+        self.set_phase(BootstrapPhase::Fresh);
+        self.write_config(Role::Primary, crate::node::Plan::None).await?;
+        let other_rules = config.parameters.for_role(Role::Primary).contains_key("hba_file");
+        if other_rules || !self.observe().await.pending_restart.is_empty() {
+            self.stop(StopMode::Fast, task).await?;
+            return self.start(StartAs::Primary, config.pg_ctl_timeout, task).await;
+        }
+        self.reload();
+        Ok(())
     }
 
     async fn run_post_bootstrap(

@@ -132,12 +132,14 @@ pub(crate) enum Recovery {
     /// None: the server starts as a primary.
     None,
     /// A standby with these parameters.
-    Standby(BTreeMap<String, String>),
+    Standby(Parameters),
+    /// The files that are there stay; only parameters that somebody put where they win are taken out.
+    Kept,
 }
 
 /// Signal files, `recovery.conf` before version 12, and removal of what an administrator or a restore left in
-/// `postgresql.auto.conf`, which would win over the main file.
-pub(crate) fn write_recovery_files(config: &PgConfig, version: u32, recovery: &Recovery) -> Result<(), String> {
+/// `postgresql.auto.conf`, which would win over the main file. Returns whether something was taken out there.
+pub(crate) fn write_recovery_files(config: &PgConfig, version: u32, recovery: &Recovery) -> Result<bool, String> {
     let data_dir = &config.data_dir;
     match recovery {
         Recovery::Standby(parameters) if version < 120_000 => {
@@ -150,12 +152,16 @@ pub(crate) fn write_recovery_files(config: &PgConfig, version: u32, recovery: &R
             }
         }
         Recovery::Standby(_) => {
-            layout::remove_file(&data_dir.join("recovery.signal"))?;
+            // A server from version 12 on does not start where there is a recovery.conf.
+            for other in ["recovery.signal", "recovery.conf"] {
+                layout::remove_file(&data_dir.join(other))?;
+            }
             layout::write_file(&data_dir.join("standby.signal"), "", data_dir)?;
         }
         Recovery::None => remove_signal_files(data_dir)?,
+        Recovery::Kept => {}
     }
-    if version >= 120_000 { clean_auto_conf(data_dir) } else { Ok(()) }
+    if version >= 120_000 { clean_auto_conf(data_dir) } else { Ok(false) }
 }
 
 /// Removes what would start the server in recovery.
@@ -163,26 +169,41 @@ pub(crate) fn remove_signal_files(data_dir: &Path) -> Result<(), String> {
     recovery::SIGNAL_FILES.iter().try_for_each(|name| layout::remove_file(&data_dir.join(name)))
 }
 
-fn clean_auto_conf(data_dir: &Path) -> Result<(), String> {
-    let path = data_dir.join("postgresql.auto.conf");
-    let Ok(text) = fs::read_to_string(&path) else { return Ok(()) };
-    let is_recovery =
-        |line: &str| conf_text::assignment(line).is_some_and(|(name, _)| recovery::is_recovery_parameter(&name));
-    let kept: String = text.lines().filter(|line| !is_recovery(line)).flat_map(|line| [line, "\n"]).collect();
-    if kept == text { Ok(()) } else { layout::write_file(&path, &kept, data_dir).map(|_| ()) }
+fn is_recovery_line(line: &str) -> bool {
+    conf_text::assignment(line).is_some_and(|(name, _)| recovery::is_recovery_parameter(&name))
 }
 
-/// The upstream that the files on disk name; `None` where there is none.
-pub(crate) fn upstream_on_disk(config: &PgConfig, version: u32) -> Option<Upstream> {
+fn clean_auto_conf(data_dir: &Path) -> Result<bool, String> {
+    let path = data_dir.join("postgresql.auto.conf");
+    let Ok(text) = fs::read_to_string(&path) else { return Ok(false) };
+    let kept: String = text.lines().filter(|line| !is_recovery_line(line)).flat_map(|line| [line, "\n"]).collect();
+    if kept == text { Ok(false) } else { layout::write_file(&path, &kept, data_dir) }
+}
+
+/// Somebody put recovery parameters where they win over the main file (`ALTER SYSTEM`, or by hand).
+pub(crate) fn has_recovery_in_auto_conf(data_dir: &Path) -> bool {
+    let text = fs::read_to_string(data_dir.join("postgresql.auto.conf")).unwrap_or_default();
+    text.lines().any(is_recovery_line)
+}
+
+/// The recovery parameters that the files on disk give a standby.
+pub(crate) fn recovery_on_disk(config: &PgConfig, version: u32) -> Parameters {
     let sources: Vec<PathBuf> = if version < 120_000 {
         vec![config.data_dir.join("recovery.conf")]
     } else {
         vec![config.conf_file(""), config.data_dir.join("postgresql.auto.conf")]
     };
-    let mut values = BTreeMap::new();
+    let mut values = Parameters::new();
     for path in sources {
         values.extend(conf_text::assignments(&fs::read_to_string(path).unwrap_or_default()));
     }
+    values.retain(|name, _| recovery::is_recovery_parameter(name));
+    values
+}
+
+/// The upstream that the files on disk name; `None` where there is none.
+pub(crate) fn upstream_on_disk(config: &PgConfig, version: u32) -> Option<Upstream> {
+    let values = recovery_on_disk(config, version);
     let slot = values.get("primary_slot_name").map_or("", String::as_str);
     recovery::upstream_of(values.get("primary_conninfo")?, slot)
 }

@@ -148,15 +148,18 @@ fn clear_contents(dir: &Path) -> std::io::Result<()> {
     Ok(())
 }
 
-/// Targets of the links PostgreSQL keeps: the WAL directory and tablespaces.
-pub(crate) fn linked_directories(data_dir: &Path) -> Vec<PathBuf> {
+/// The links PostgreSQL keeps: the WAL directory, where it is elsewhere, and tablespaces.
+pub(crate) fn links(data_dir: &Path) -> Vec<PathBuf> {
     let tablespaces = fs::read_dir(data_dir.join("pg_tblspc")).into_iter().flatten().flatten().map(|e| e.path());
     let candidates = ["pg_wal", "pg_xlog"].map(|name| data_dir.join(name)).into_iter().chain(tablespaces);
-    candidates
-        .filter(|path| fs::symlink_metadata(path).is_ok_and(|meta| meta.file_type().is_symlink()))
-        .filter_map(|path| fs::canonicalize(path).ok())
-        .filter(|target| target.is_dir() && target.parent().is_some())
-        .collect()
+    let is_link = |path: &PathBuf| fs::symlink_metadata(path).is_ok_and(|meta| meta.file_type().is_symlink());
+    candidates.filter(is_link).collect()
+}
+
+/// What these links point to.
+pub(crate) fn linked_directories(data_dir: &Path) -> Vec<PathBuf> {
+    let targets = links(data_dir).into_iter().filter_map(|path| fs::canonicalize(path).ok());
+    targets.filter(|target| target.is_dir() && target.parent().is_some()).collect()
 }
 
 #[cfg(test)]

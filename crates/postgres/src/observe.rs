@@ -211,6 +211,11 @@ fn setting(value: &Value) -> Option<Setting> {
     })
 }
 
+/// Recovery parameters of a running server that differ from its files and need a restart.
+pub(crate) fn recovery_waits_for_restart(settings: &[Setting]) -> bool {
+    settings.iter().any(|setting| setting.pending && recovery::is_recovery_parameter(&setting.name))
+}
+
 /// What waits for a restart: parameters that PostgreSQL itself says so of, and controlled ones whose value on the
 /// command line is no longer the configured one. Recovery parameters and `hot_standby` do not count.
 pub(crate) fn pending_restart(settings: &[Setting], configured: &Parameters) -> PendingRestart {

@@ -6,6 +6,8 @@ use std::net::TcpListener;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 
+use rustix::fs::Access;
+
 use crate::config::PgConfig;
 use crate::layout;
 
@@ -74,6 +76,9 @@ fn data_directory(data_dir: &Path) -> Result<(), String> {
             meta.uid()
         ));
     }
+    // A file system that is mounted read-only, or was made so by the kernel after an error.
+    rustix::fs::access(data_dir, Access::READ_OK | Access::WRITE_OK | Access::EXEC_OK)
+        .map_err(|error| format!("postgresql.data_dir {name} cannot be read and written: {error}"))?;
     let mode = meta.permissions().mode() & 0o777;
     // An empty directory is given the right permissions by initdb or a copy.
     let used = data_dir.join("PG_VERSION").exists();
@@ -92,7 +97,7 @@ fn creatable(data_dir: &Path) -> Result<(), String> {
             parent.display()
         ));
     }
-    rustix::fs::access(parent, rustix::fs::Access::WRITE_OK).map_err(|error| {
+    rustix::fs::access(parent, Access::WRITE_OK).map_err(|error| {
         format!("postgresql.data_dir {} cannot be created in {}: {error}", data_dir.display(), parent.display())
     })
 }

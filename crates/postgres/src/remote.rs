@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use model::lsn::{TimelineSwitch, parse_history_file};
 use model::pg::Upstream;
-use model::{Lsn, Timeline};
+use model::{HostPort, Lsn, Timeline};
 
 use crate::bootstrap::TemporaryFile;
 use crate::conninfo;
@@ -72,7 +72,13 @@ impl Postgres {
 
     /// Timeline that the local server replays, from `IDENTIFY_SYSTEM`; `None` when it does not say.
     pub(crate) async fn own_timeline(&self) -> Option<Timeline> {
-        let own = Upstream { address: self.config().connect_address.clone(), slot: None };
+        let config = self.config();
+        let socket = if config.use_unix_socket_repl { self.socket_dir() } else { None };
+        let address = match socket {
+            Some(dir) => HostPort { host: dir.to_string_lossy().into_owned(), port: config.listen.port },
+            None => config.local_address(),
+        };
+        let own = Upstream { address, slot: None };
         let answer = self.ask_remote(&own, &["IDENTIFY_SYSTEM"]).await.ok()?;
         answer.split(FIELD).nth(1)?.trim().parse().ok().map(Timeline)
     }

@@ -62,6 +62,8 @@ pub struct PgConfig {
     pub recovery_conf: BTreeMap<String, String>,
     /// `use_unix_socket`.
     pub use_unix_socket: bool,
+    /// `use_unix_socket_repl`: local replication connections go over the socket.
+    pub use_unix_socket_repl: bool,
     /// `basebackup`: options of pg_basebackup.
     pub basebackup: Vec<String>,
     /// `rewind`: options of pg_rewind.
@@ -249,6 +251,7 @@ impl PgConfig {
             pg_ident: by_role("pg_ident", |key| reader.lines(key))?,
             recovery_conf,
             use_unix_socket: reader.flag("use_unix_socket")?,
+            use_unix_socket_repl: reader.flag("use_unix_socket_repl")?,
             basebackup: usable_options(section, "basebackup", options::BASEBACKUP_FORBIDDEN)?,
             rewind: usable_options(section, "rewind", options::REWIND_FORBIDDEN)?,
             replica_methods: replica_methods(&reader, section)?,

@@ -15,7 +15,7 @@ use crate::files::{self, MainFile, Recovery};
 use crate::guc::{self, Effective};
 use crate::layout;
 use crate::postmaster::Found;
-use crate::recovery::{self, SIGNAL_FILES};
+use crate::recovery::{self, Change, SIGNAL_FILES};
 use crate::task::TaskHandle;
 use crate::validate;
 
@@ -85,22 +85,28 @@ impl Postgres {
         }
     }
 
-    /// Rewrites recovery configuration of a running standby; from version 13 on a reload is enough, before that the
-    /// server is restarted. Returns when the server has taken it over, or when it has not within two seconds after
-    /// the reload.
+    /// Rewrites recovery configuration of a running standby, and reloads or restarts it, as its version needs for what
+    /// changes (see [`recovery::change`]). Returns when the server has taken it over, or when it has not within two
+    /// seconds after the reload; then the log says from where it has something else.
     pub async fn repoint(&self, upstream: Option<&Upstream>, task: &TaskHandle) -> Result<(), String> {
         let config = self.config();
         let version = self.version()?;
         let running = matches!(self.supervisor.find(), Found::Alive(..));
-        let is_standby = self.recovery_configured();
-        if running && is_standby && version >= 130_000 {
-            let before = files::upstream_on_disk(&config, version);
+        let is_standby = match version {
+            120_000.. => self.data_dir.join("standby.signal").exists(),
+            _ => self.data_dir.join("recovery.conf").exists(),
+        };
+        if running && is_standby && version >= 120_000 {
+            let before = files::recovery_on_disk(&config, version);
             self.write_config(self.standby_role(), Plan::Standby(upstream.cloned())).await?;
-            self.reload();
-            if before.as_ref() != upstream {
-                self.wait_for_upstream(upstream).await;
+            let needed = recovery::change(version, &before, &files::recovery_on_disk(&config, version));
+            if needed != Change::Restart {
+                self.reload();
+                // Also what was written before and not taken over yet counts.
+                if !self.awaits_restart(upstream).await {
+                    return Ok(());
+                }
             }
-            return Ok(());
         }
         if running {
             if self.is_primary_now().await {
@@ -113,15 +119,43 @@ impl Postgres {
         self.start(StartAs::Standby(upstream.cloned()), config.pg_ctl_timeout, task).await
     }
 
-    async fn wait_for_upstream(&self, upstream: Option<&Upstream>) {
+    /// Waits until the server follows `upstream`, after a reload. Returns whether it takes a restart.
+    async fn awaits_restart(&self, upstream: Option<&Upstream>) -> bool {
         const TAKEN_OVER_MAX: Duration = Duration::from_secs(2);
         let seen = async {
-            while self.server_upstream().await.as_ref().is_some_and(|seen| seen.as_ref() != upstream) {
-                poll_pause().await;
+            loop {
+                match self.server_recovery().await {
+                    Some((_, true)) => return true,
+                    Some((follows, false)) if follows.as_ref() != upstream => poll_pause().await,
+                    // A server that does not answer says later what it follows; nothing is wrong yet.
+                    _ => return false,
+                }
             }
         };
-        // The server answers later what it follows; nothing is wrong yet.
-        let _ = tokio::time::timeout(TAKEN_OVER_MAX, seen).await;
+        match tokio::time::timeout(TAKEN_OVER_MAX, seen).await {
+            Ok(restart) => restart,
+            Err(_) => {
+                self.warn_of_other_source().await;
+                false
+            }
+        }
+    }
+
+    /// Says where a `primary_conninfo` comes from that is not the one in the main file.
+    async fn warn_of_other_source(&self) {
+        let sql = "SELECT name || ' ' || CASE WHEN sourcefile IS NULL THEN source ELSE sourcefile || ':' || sourceline \
+                   END FROM pg_catalog.pg_settings WHERE name IN ('primary_conninfo', 'primary_slot_name') \
+                   AND (source <> 'configuration file' OR sourcefile <> current_setting('config_file')) AND source <> 'default'";
+        let Ok(session) = self.connect().await else { return };
+        let Ok(rows) = session.query("look for the source of primary_conninfo", sql).await else { return };
+        let sources: Vec<&str> = rows.iter().filter_map(|row| row.try_get(0).ok().flatten()).collect();
+        if !sources.is_empty() {
+            tracing::warn!(
+                "PostgreSQL does not follow what {} says: another place wins ({})",
+                self.config().conf_file("").display(),
+                sources.join(", ")
+            );
+        }
     }
 
     /// Whether a file makes the server start in recovery.
@@ -148,11 +182,15 @@ impl Postgres {
         }
         let (block, recovery) = self.recovery_for(&config, version, plan)?;
         self.correct(&config, &mut effective, &block).await?;
+        let trusted = matches!(self.phase(), BootstrapPhase::Restored { .. }).then(|| files::trust_lines(&config));
+        if trusted.is_some() {
+            // The user's own file would not let this program in.
+            effective.file.remove("hba_file");
+        }
         let mut changed = files::write_main(&config, &MainFile { parameters: &effective.file, recovery: &block })?;
         if let Some(recovery) = &recovery {
-            files::write_recovery_files(&config, version, recovery)?;
+            changed |= files::write_recovery_files(&config, version, recovery)?;
         }
-        let trusted = matches!(self.phase(), BootstrapPhase::Restored { .. }).then(|| files::trust_lines(&config));
         changed |= files::write_access(&config, role, trusted.as_deref())?;
         Ok((changed, effective))
     }
@@ -173,11 +211,15 @@ impl Postgres {
             Plan::Keep if !self.recovery_configured() => {
                 return Ok((in_main(&recovery::common(config, version)), None));
             }
-            Plan::Keep if version < 120_000 => return Ok((BTreeMap::new(), None)),
             Plan::Keep => {
                 let upstream = files::upstream_on_disk(config, version);
                 let parameters = self.standby_parameters(config, version, upstream.as_ref());
-                return Ok((parameters, None));
+                if version >= 120_000 {
+                    return Ok((parameters, Some(Recovery::Kept)));
+                }
+                // The same in other words is left alone: a file that is newer than the server restarts it.
+                let same = recovery::change(version, &files::recovery_on_disk(config, version), &parameters);
+                return Ok((BTreeMap::new(), (same != Change::None).then_some(Recovery::Standby(parameters))));
             }
             Plan::Standby(upstream) => upstream,
         };

@@ -7,7 +7,7 @@ use std::time::Duration;
 use model::pg::{DataDir, PgSnapshot, Postmaster, ServerStatus, Upstream};
 use model::{BootTime, Timeline};
 
-use super::{Postgres, Replayed, blocking};
+use super::{BootstrapPhase, Postgres, Replayed, blocking};
 use crate::client::Failure;
 use crate::control::{self, ControlFile};
 use crate::files;
@@ -104,6 +104,12 @@ impl Postgres {
             _ => Default::default(),
         };
         let readable = !matches!(disk.data_dir, DataDir::Unreadable(_));
+        let recovery_stale = match (&answer, disk.version) {
+            (Some(answer), Some(version)) if answer.status.in_recovery => {
+                observe::recovery_waits_for_restart(&answer.settings) || self.recovery_is_stale(&disk.found, version)
+            }
+            _ => false,
+        };
         PgSnapshot {
             taken_at,
             major_version: disk.version,
@@ -111,13 +117,28 @@ impl Postgres {
             control: control.map(|control| control.data),
             server: answer.map(|answer| answer.status),
             recovery_configured: readable && self.recovery_configured(),
-            recovery_stale: false,
+            recovery_stale,
             // In an empty directory there is nothing that must not be started.
             unfinished: if readable && disk.data_dir != DataDir::Empty { self.marker.read() } else { None },
             unstarted_copy: readable && layout::is_unstarted_copy(&self.data_dir),
             pending_restart,
             data_dir: disk.data_dir,
         }
+    }
+
+    /// Files that a running standby does not follow, or that it would not be a standby with at its next start.
+    fn recovery_is_stale(&self, found: &Found, version: u32) -> bool {
+        if self.phase() != BootstrapPhase::Idle {
+            return false;
+        }
+        if version >= 120_000 {
+            return !self.data_dir.join("standby.signal").exists() || files::has_recovery_in_auto_conf(&self.data_dir);
+        }
+        // Read at the start only: newer than the server, it is not what the server follows.
+        let Found::Alive(_, Some(file)) = found else { return false };
+        let written = std::fs::metadata(self.data_dir.join("recovery.conf")).and_then(|meta| meta.modified()).ok();
+        let since_epoch = written.and_then(|at| at.duration_since(std::time::UNIX_EPOCH).ok());
+        since_epoch.is_none_or(|at| i64::try_from(at.as_secs()).is_ok_and(|at| at > file.start_time))
     }
 
     fn postmaster_state(&self, found: &Found, answer: Option<&Result<Answer, Failure>>) -> Postmaster {
@@ -178,10 +199,17 @@ impl Postgres {
         asked
     }
 
-    /// What the running server says it follows; `None` when it does not answer.
-    pub(crate) async fn server_upstream(&self) -> Option<Option<Upstream>> {
+    /// What the running server says it follows, and whether recovery parameters of it wait for a restart; `None` when
+    /// it does not answer.
+    pub(crate) async fn server_recovery(&self) -> Option<(Option<Upstream>, bool)> {
         let answer = self.ask(self.version().ok()?).await.ok()?;
-        Some(answer.status.upstream)
+        Some((answer.status.upstream, observe::recovery_waits_for_restart(&answer.settings)))
+    }
+
+    /// The running server has stopped replaying at the target of its recovery and waits.
+    pub(crate) async fn is_paused_now(&self) -> bool {
+        let Ok(version) = self.version() else { return false };
+        self.ask(version).await.is_ok_and(|answer| answer.status.in_recovery && answer.status.replay_paused)
     }
 
     /// Timeline of the running server.

@@ -1,5 +1,6 @@
 //! [`Postgres`]: the local server as one object.
 
+mod aside;
 mod configure;
 mod look;
 mod promote;
@@ -52,10 +53,12 @@ pub(crate) enum BootstrapPhase {
     Idle,
     /// Made by initdb; roles are missing.
     Fresh,
-    /// Restored by a custom method. `recovery`: with recovery configuration that must be followed to its end.
+    /// Restored by a custom method.
     Restored {
-        /// See above.
+        /// It has recovery configuration, which must be followed to its end.
         recovery: bool,
+        /// Recovery may stop at its target and wait for somebody who looks at the data.
+        readable: bool,
     },
 }
 
@@ -198,37 +201,6 @@ impl Postgres {
         let data_dir = self.data_dir.clone();
         blocking(move || layout::clear(&data_dir)).await??;
         self.set_phase(BootstrapPhase::Idle);
-        self.marker.clear()
-    }
-
-    /// Puts a failed bootstrap aside as `<data_dir>.<time>.failed`; a WAL directory elsewhere likewise.
-    pub async fn move_data_dir_aside(&self) -> Result<(), String> {
-        self.ensure_stopped("put the data directory aside")?;
-        self.supervisor.kill_workers().await?;
-        self.set_phase(BootstrapPhase::Idle);
-        if !self.data_dir.exists() {
-            return self.marker.clear();
-        }
-        let stamp = jiff::Timestamp::now().strftime("%Y%m%d-%H%M%S").to_string();
-        let aside = |path: &Path| {
-            let mut name = path.as_os_str().to_owned();
-            name.push(format!(".{stamp}.failed"));
-            PathBuf::from(name)
-        };
-        let rename = |from: &Path, to: &Path| {
-            std::fs::rename(from, to)
-                .map_err(|error| format!("cannot rename {} to {}: {error}", from.display(), to.display()))
-        };
-        let wal = layout::wal_dir(&self.data_dir);
-        let wal_is_link = std::fs::symlink_metadata(&wal).is_ok_and(|meta| meta.file_type().is_symlink());
-        if let Some(target) = std::fs::canonicalize(&wal).ok().filter(|_| wal_is_link) {
-            let moved = aside(&target);
-            rename(&target, &moved)?;
-            layout::remove_file(&wal)?;
-            std::os::unix::fs::symlink(&moved, &wal)
-                .map_err(|error| format!("cannot link {} to {}: {error}", wal.display(), moved.display()))?;
-        }
-        rename(&self.data_dir, &aside(&self.data_dir))?;
         self.marker.clear()
     }
 
