@@ -160,8 +160,8 @@ fn recovery_of_a_custom_bootstrap_in_every_spelling() {
         let names: Vec<&str> = given_old.parameters.keys().map(String::as_str).collect();
         let expected: &[&str] = match version {
             90_300 => &["pause_at_recovery_target", "recovery_target_time", "standby_mode", "trigger_file"],
-            ..120_000 => &["recovery_target_action", "recovery_target_time", "standby_mode", "trigger_file"],
-            ..160_000 => &["promote_trigger_file", "recovery_target_action", "recovery_target_time"],
+            90_400..120_000 => &["recovery_target_action", "recovery_target_time", "standby_mode", "trigger_file"],
+            120_000..160_000 => &["promote_trigger_file", "recovery_target_action", "recovery_target_time"],
             _ => &["recovery_target_action", "recovery_target_time"],
         };
         assert_eq!(names, expected, "{version}");
