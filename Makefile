@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-failover test lint clean-demo
+.PHONY: help demo demo-failover test kill-loop lint clean-demo
 
 help: ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1#\2/p' Makefile | column -t -s '#'
@@ -15,6 +15,10 @@ clean-demo: ## Kill and remove what a demo left behind
 
 test: ## All checks: format, lints, tests with real servers, simulator
 	@scripts/test
+
+kill-loop: ## Kill the agent a hundred times at random moments (SEED=n, POINTS=n)
+	KILL_LOOP_SEED=$(or $(SEED),1) KILL_LOOP_POINTS=$(or $(POINTS),100) KILL_LOOP_SECONDS=$(or $(SECONDS),3600) \
+		cargo test -p patroni --test kill_loop -- --nocapture
 
 lint: ## Format check and lints only
 	cargo fmt --all --check

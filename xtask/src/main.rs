@@ -1,6 +1,7 @@
 //! Work around the repository: simulator runs, checks that documents and code agree, generated documents.
 
 mod docs;
+mod matrix;
 mod sim;
 mod tidy;
 
@@ -21,6 +22,8 @@ enum Command {
     Tidy,
     /// Write docs/configuration.md from the table of settings.
     Docs,
+    /// Write docs/start-matrix.md from the decision function.
+    Matrix,
     /// Write docs/rules.md from the table of rules.
     Rules,
 }
@@ -40,6 +43,7 @@ fn run(command: Command) -> anyhow::Result<()> {
         Command::Sim(arguments) => sim::main(&arguments),
         Command::Tidy => tidy::run(root()),
         Command::Docs => docs::write(root()),
+        Command::Matrix => matrix::write(root()),
         Command::Rules => Ok(std::fs::write(root().join("docs/rules.md"), tidy::rules_markdown())?),
     }
 }

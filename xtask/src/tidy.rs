@@ -14,9 +14,10 @@ const LINES_MAX: usize = 700;
 pub fn run(root: &Path) -> Result<()> {
     let mut problems = edges(root)?;
     problems.extend(rules_document(root)?);
+    problems.extend(crate::matrix::problems(root));
     problems.extend(long_files(root)?);
     if problems.is_empty() {
-        println!("tidy: dependency edges, rules table and file sizes are as documented");
+        println!("tidy: dependency edges, rules table, start matrix and file sizes are as documented");
         return Ok(());
     }
     bail!("{}", problems.join("\n"));

@@ -40,7 +40,11 @@ impl Postgres {
         self.supervisor.kill_workers().await?;
         let config = self.config();
         if layout::data_dir_state(&self.data_dir) != model::pg::DataDir::Empty {
-            return Err(format!("cannot bootstrap: {} is not empty", self.data_dir.display()));
+            // What an interrupted bootstrap or copy left is nobody's data.
+            if !matches!(self.marker.read(), Some(Unfinished::Bootstrap | Unfinished::Clone)) {
+                return Err(format!("cannot bootstrap: {} is not empty", self.data_dir.display()));
+            }
+            layout::clear(&self.data_dir)?;
         }
         // A marker of earlier work would make the directory look used.
         self.marker.clear()?;
