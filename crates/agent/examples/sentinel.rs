@@ -1,7 +1,8 @@
 //! The sentinel alone, and an agent that only arms it: what the tests of the fence run as processes of their own.
 //!
 //! `sentinel --sentinel DATA_DIR` is the sentinel. `sentinel guard DATA_DIR` uses it through [`SentinelFence`]: for each
-//! line `arm TTL_MS` or `disarm` on standard input it prints `armed DEADLINE_MS`, `disarmed`, or `error SENTENCE`.
+//! line `arm TTL_MS`, `disarm` or `postmaster PID` on standard input it prints `armed DEADLINE_MS`, `disarmed`,
+//! `postmaster`, or `error SENTENCE`.
 
 use std::io::BufRead;
 use std::time::Duration;
@@ -24,8 +25,13 @@ fn main() {
 async fn guard(data_dir: &str) {
     let fence = SentinelFence::new(SentinelOptions::new(data_dir.into(), "test/guard".to_owned(), Mode::Required));
     for line in std::io::stdin().lock().lines() {
-        match line.expect("a line").strip_prefix("arm ") {
-            Some(ttl_ms) => {
+        let line = line.expect("a line");
+        match line.split_once(' ') {
+            Some(("postmaster", pid)) => {
+                fence.set_postmaster(Some(pid.parse().expect("a number")));
+                println!("postmaster");
+            }
+            Some((_, ttl_ms)) => {
                 let deadline = boot_now().plus(Duration::from_millis(ttl_ms.parse().expect("milliseconds")));
                 match fence.arm(deadline).await {
                     Ok(()) => println!("armed {}", deadline.0),

@@ -32,10 +32,18 @@ impl Known {
     }
 
     fn signal(&self, signal: Signal) {
-        match &self.descriptor {
-            Some(descriptor) => drop(rustix::process::pidfd_send_signal(descriptor, signal)),
-            None => self.id.signal(signal),
+        if !self.signal_without_allocating(signal) {
+            self.id.signal(signal);
         }
+    }
+
+    /// Sends `signal`, where the kernel knows the process by a descriptor; says whether it does.
+    pub fn signal_without_allocating(&self, signal: Signal) -> bool {
+        if let Some(descriptor) = &self.descriptor {
+            // Failure means that it is gone.
+            let _ = rustix::process::pidfd_send_signal(descriptor, signal);
+        }
+        self.descriptor.is_some()
     }
 }
 

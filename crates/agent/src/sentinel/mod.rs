@@ -12,6 +12,7 @@ mod log;
 pub mod proc;
 mod process;
 pub mod proto;
+pub mod strike;
 
 use std::io::{Read, Write};
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -29,6 +30,7 @@ use self::kill::Known;
 use self::log::Log;
 use self::proc::ProcId;
 use self::proto::{Answer, Lines, Request};
+use self::strike::Strike;
 use crate::clock::boot_now;
 
 /// How long a sentinel without a deadline waits for an agent before it ends.
@@ -73,6 +75,7 @@ fn start(args: &[String], told_to_end: Arc<AtomicBool>) -> Result<Sentinel, Stri
         listener,
         timer,
         told_to_end,
+        strike: Strike::prepare(),
         agent: None,
         armed: None,
         dying: Vec::new(),
@@ -94,6 +97,7 @@ struct Sentinel {
     listener: UnixListener,
     timer: OwnedFd,
     told_to_end: Arc<AtomicBool>,
+    strike: Strike,
     agent: Option<Agent>,
     armed: Option<Armed>,
     /// Killed, not yet gone.
@@ -267,6 +271,9 @@ impl Sentinel {
         let Some(armed) = self.armed.take() else {
             return;
         };
+        if let Some(postmaster) = &armed.postmaster {
+            self.strike.stop(postmaster);
+        }
         let late = boot_now().since(armed.deadline);
         let killed = kill::sweep(&self.data_dir, armed.postmaster.as_ref());
         self.dying = killed.all().collect();

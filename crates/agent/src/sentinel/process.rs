@@ -22,11 +22,23 @@ pub fn harden() -> Arc<AtomicBool> {
     let _ = std::env::set_current_dir("/");
     let _ = std::fs::write("/proc/self/comm", "pg-sentinel");
     let _ = std::fs::write("/proc/self/oom_score_adj", "-1000");
-    let _ = rustix::process::setpriority_process(None, -20);
+    raise_priority();
     // Only where nothing limits it: a limit that is reached later would make an allocation fail.
     let unlimited = rustix::process::getrlimit(Resource::Memlock).current.is_none();
     if unlimited || rustix::process::geteuid().is_root() {
         let _ = rustix::mm::mlockall(MlockAllFlags::CURRENT | MlockAllFlags::FUTURE);
     }
     told_to_end
+}
+
+/// As high as this user may go: `RLIMIT_NICE` (getrlimit(2)) is 20 less the lowest nice value.
+fn raise_priority() {
+    let ceiling = rustix::process::getrlimit(Resource::Nice).current.map_or(40, |limit| limit.min(40));
+    let lowest = 20 - i32::try_from(ceiling).unwrap_or(0);
+    for nice in [-20, lowest] {
+        let current = rustix::process::getpriority_process(None).unwrap_or(-20);
+        if nice < current && rustix::process::setpriority_process(None, nice).is_ok() {
+            return;
+        }
+    }
 }
