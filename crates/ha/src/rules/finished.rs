@@ -63,6 +63,8 @@ impl Cycle<'_> {
                 self.memory.divergence = Divergence::Fits;
                 (self.memory.rewinds, self.memory.rewind_failures) = (0, 0);
                 self.memory.reinit = None;
+                // Also while paused: whoever asked for a copy asked for its start.
+                self.memory.owes_start = true;
                 self.memory.state = MemberState::Stopped;
             }
             Task::RemoveDataDir => self.memory.divergence = Divergence::Unchecked,

@@ -145,7 +145,7 @@ impl Cycle<'_> {
             return Ok(Some(End::new(RESTART, text).wake_in_ms(wait_ms as u64)));
         }
         self.memory.scheduled_restart = None;
-        if wait_ms < -2 * loop_wait_ms || !self.restart_wanted(&schedule.filter) {
+        if wait_ms < -(loop_wait_ms * 3 / 2) || !self.restart_wanted(&schedule.filter) {
             return Ok(None);
         }
         let timeout = schedule.timeout_s.map_or(self.view.settings.primary_start_timeout, Duration::from_secs);
