@@ -29,6 +29,9 @@ struct Arguments {
     /// Draws the same faults again; random unless given.
     #[arg(long)]
     seed: Option<u64>,
+    /// Only faults whose name begins so (as printed: Promote, Partition(Primary, ...); may be given several times.
+    #[arg(long)]
+    only: Vec<String>,
     /// How commits are protected.
     #[arg(long, value_enum, default_value = "async")]
     mode: ModeArgument,
@@ -72,6 +75,7 @@ async fn main() -> Result<ExitCode> {
         },
         time: Duration::from_secs(arguments.seconds),
         seed,
+        only: arguments.only,
     };
     println!("chaos: {:?}, {:?}, seed {seed}, {} s", options.flavour, options.mode, arguments.seconds);
     let report = run(&options).await?;

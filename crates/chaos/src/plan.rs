@@ -79,21 +79,25 @@ pub struct Step {
 pub struct Plan {
     random: StdRng,
     calendars: bool,
+    /// Only faults whose name begins with one of these; empty: all.
+    only: Vec<String>,
     /// Faults not drawn in this round: every kind comes once before one comes again.
     round: Vec<u32>,
 }
 
 const KINDS: u32 = 15;
+const DRAWS_MAX: u32 = 1000;
 
 impl Plan {
-    /// The same seed draws the same steps. `calendars`: hosts can have calendars of their own.
-    pub fn new(seed: u64, calendars: bool) -> Plan {
-        Plan { random: StdRng::seed_from_u64(seed), calendars, round: Vec::new() }
+    /// The same seed draws the same steps. `calendars`: hosts can have calendars of their own. `only`: faults whose name
+    /// begins with one of these; empty: all.
+    pub fn new(seed: u64, calendars: bool, only: Vec<String>) -> Plan {
+        Plan { random: StdRng::seed_from_u64(seed), calendars, only, round: Vec::new() }
     }
 
     /// The next step.
     pub fn next_step(&mut self) -> Step {
-        let fault = self.fault();
+        let fault = self.wanted_fault();
         let lasts = match fault {
             Fault::Switchover | Fault::Restart(_) | Fault::Promote(_) => 0,
             _ => self.random.random_range(500..25_000),
@@ -101,6 +105,17 @@ impl Plan {
         // Now and then the next fault comes before the cluster has recovered from this one.
         let rest = if self.random.random_bool(0.25) { self.random.random_range(0..5_000) } else { 60_000 };
         Step { fault, lasts: Duration::from_millis(lasts), rest: Duration::from_millis(rest) }
+    }
+
+    fn wanted_fault(&mut self) -> Fault {
+        for _ in 0..DRAWS_MAX {
+            let fault = self.fault();
+            let name = format!("{fault:?}");
+            if self.only.is_empty() || self.only.iter().any(|wanted| name.starts_with(wanted.as_str())) {
+                return fault;
+            }
+        }
+        Fault::Switchover
     }
 
     fn fault(&mut self) -> Fault {
@@ -159,7 +174,7 @@ mod tests {
     #[test]
     fn a_seed_is_a_plan_and_every_kind_comes_once_in_a_round() {
         let draw = |seed| {
-            let mut plan = Plan::new(seed, true);
+            let mut plan = Plan::new(seed, true, Vec::new());
             (0..KINDS).map(|_| plan.next_step().fault).collect::<Vec<_>>()
         };
         assert_eq!(draw(7), draw(7));

@@ -33,6 +33,8 @@ pub struct Options {
     pub time: Duration,
     /// What is drawn.
     pub seed: u64,
+    /// Only faults whose name begins with one of these; empty: all.
+    pub only: Vec<String>,
 }
 
 /// What came of it.
@@ -97,7 +99,7 @@ pub async fn run(options: &Options) -> Result<Report> {
 }
 
 async fn strike_for(cluster: &mut Cluster, clients: &Clients, book: &Book, options: &Options) -> Result<u32> {
-    let mut plan = Plan::new(options.seed, cluster.has_calendars());
+    let mut plan = Plan::new(options.seed, cluster.has_calendars(), options.only.clone());
     let started = Instant::now();
     let mut number = 0;
     while started.elapsed() < options.time {
