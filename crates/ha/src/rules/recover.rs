@@ -133,7 +133,7 @@ impl Cycle<'_> {
         // A copy that was never started is compared when it runs: until then its control file says where its source was.
         let unstarted = self.view.pg.unstarted_copy && self.view.pg.unfinished.is_none();
         let source = cluster.leader_member().and_then(|member| member.pg_address()).filter(|_| !unstarted);
-        if !unstarted && let Some(end) = self.crash_recovery_first(cluster)? {
+        if !unstarted && let Some(end) = self.crash_recovery_first()? {
             return Ok(end);
         }
         if let Some(address) = source {
@@ -178,9 +178,10 @@ impl Cycle<'_> {
         self.view.settings.use_pg_rewind && self.view.pg.control.as_ref().is_some_and(|control| control.rewindable)
     }
 
-    /// pg_rewind needs a server that stopped cleanly. A crashed primary whose leader is on another timeline replays its
-    /// own WAL first.
-    fn crash_recovery_first(&mut self, cluster: &ClusterView) -> Need<Option<End>> {
+    /// pg_rewind needs a server that stopped cleanly, and a control file that names the last timeline. A crashed primary
+    /// replays its own WAL first; also where the leader is on the timeline that the control file names, for a primary
+    /// that was stopped soon after a promotion has left that timeline without a checkpoint on the next.
+    fn crash_recovery_first(&mut self) -> Need<Option<End>> {
         let Some(control) = &self.view.pg.control else {
             return Ok(None);
         };
@@ -192,11 +193,7 @@ impl Cycle<'_> {
                 | ControlState::StartingUp
         );
         let interrupted = self.view.pg.unfinished == Some(Unfinished::Rewind);
-        let elsewhere = cluster
-            .leader_member()
-            .and_then(|member| member.timeline)
-            .is_none_or(|timeline| timeline != control.timeline);
-        if !unclean || interrupted || !elsewhere || !self.can_rewind() || self.memory.divergence == Divergence::Fits {
+        if !unclean || interrupted || !self.can_rewind() || self.memory.divergence == Divergence::Fits {
             return Ok(None);
         }
         self.start(Task::CrashRecovery)?;

@@ -91,6 +91,16 @@ fn crashed_former_primary_replays_its_wal_first() {
     scene.play().expect("crash-recovery", &["CrashRecovery"]);
 }
 
+/// A standby that was promoted behind its agent's back and stopped before its first checkpoint: the control file names
+/// the timeline before, which is the leader's, and pg_rewind would find nothing to do.
+#[test]
+fn crashed_primary_on_the_leaders_timeline_replays_its_wal_first() {
+    let mut scene = old_primary(ControlState::InProduction);
+    let leaders = cluster_of(&mut scene).members[1].timeline.expect("a timeline");
+    scene.view.pg.control.as_mut().expect("control").timeline = leaders;
+    scene.play().expect("crash-recovery", &["CrashRecovery"]);
+}
+
 #[test]
 fn crashed_standby_that_diverged_is_recovered_before_it_is_rewound() {
     let mut scene = old_primary(ControlState::InArchiveRecovery);
