@@ -45,6 +45,10 @@ impl Cycle<'_> {
                 self.memory.handing_over_since = (*purpose == StopPurpose::Switchover).then_some(self.view.now);
                 self.memory.expected_up = false;
                 self.memory.state = MemberState::Stopped;
+                if *purpose == StopPurpose::Demote {
+                    // What it wrote as a primary was not there when the histories were compared.
+                    self.memory.divergence = Divergence::Unchecked;
+                }
                 self.memory.promoted = AfterPromote::NotPromoted;
                 let role = self.memory.role.public();
                 if self.memory.role.public() == Role::Primary {

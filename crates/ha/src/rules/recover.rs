@@ -193,7 +193,7 @@ impl Cycle<'_> {
                 | ControlState::StartingUp
         );
         let interrupted = self.view.pg.unfinished == Some(Unfinished::Rewind);
-        if !unclean || interrupted || !self.can_rewind() || self.memory.divergence == Divergence::Fits {
+        if !unclean || interrupted || !self.can_rewind() {
             return Ok(None);
         }
         self.start(Task::CrashRecovery)?;

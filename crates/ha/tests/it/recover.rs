@@ -98,6 +98,7 @@ fn crashed_primary_on_the_leaders_timeline_replays_its_wal_first() {
     let mut scene = old_primary(ControlState::InProduction);
     let leaders = cluster_of(&mut scene).members[1].timeline.expect("a timeline");
     scene.view.pg.control.as_mut().expect("control").timeline = leaders;
+    scene.memory.divergence = Divergence::Fits;
     scene.play().expect("crash-recovery", &["CrashRecovery"]);
 }
 
