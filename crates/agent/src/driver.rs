@@ -318,7 +318,7 @@ impl Driver {
             None if self.configured_role == Role::Uninitialized => Role::Replica,
             None => self.configured_role,
         };
-        self.adopt_config(&store, role, task.is_none()).await;
+        let reloaded = self.adopt_config(&store, role, task.is_none()).await;
         self.keeper.set_fencing(!self.settings.pause);
         let taken = finished.as_ref().map(|finished| finished.id);
         // One moment for everything that is measured, after all that may have taken time.
@@ -333,6 +333,7 @@ impl Driver {
             pg,
             task,
             finished,
+            reloaded,
             requests: self.waiting.iter().map(|(id, (kind, _))| Request { id: *id, kind: kind.clone() }).collect(),
             fence: FenceView { failed: self.deps.fence.failed() },
             shutdown: *self.shutdown.borrow(),
@@ -340,8 +341,9 @@ impl Driver {
         (view, taken)
     }
 
-    /// Takes over a changed dynamic configuration, or a changed role or file where those matter to PostgreSQL.
-    async fn adopt_config(&mut self, store: &StoreView, role: Role, idle: bool) {
+    /// Takes over a changed dynamic configuration, or a changed role or file where those matter to PostgreSQL. Whether
+    /// PostgreSQL was told of something other than its role.
+    async fn adopt_config(&mut self, store: &StoreView, role: Role, idle: bool) -> bool {
         let fresh = match store {
             StoreView::Read(cluster) => cluster.config.as_ref().filter(|config| config.version != 0),
             StoreView::Unreachable(_) => None,
@@ -362,14 +364,18 @@ impl Driver {
         }
         self.reload_pending |= changed;
         if (self.reload_pending || role != self.configured_role) && idle {
-            self.reload_pending = false;
+            let asked = std::mem::take(&mut self.reload_pending);
             self.configured_role = role;
             match self.deps.node.apply_config(&self.dynamic, role).await {
-                Ok(true) => tracing::info!("PostgreSQL configuration was rewritten"),
+                Ok(true) => {
+                    tracing::info!("PostgreSQL configuration was rewritten");
+                    return asked;
+                }
                 Ok(false) => {}
                 Err(why) => tracing::error!("failed to apply the configuration to PostgreSQL: {why}"),
             }
         }
+        false
     }
 
     async fn probe(&self, probe: &Probe) -> Answer {

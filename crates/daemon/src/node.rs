@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
+use agent::callbacks::Scripts;
 use agent::ports::{Node, StartAs, TaskHandle};
 use async_trait::async_trait;
 use config::LocalConfig;
@@ -34,6 +35,7 @@ pub struct PgNode {
     /// The dynamic configuration whose oddities were last logged.
     commented: Mutex<Option<Map<String, Value>>>,
     pid_observer: PidObserver,
+    scripts: Arc<Scripts>,
 }
 
 /// Reads the `postgresql` section as it is with this dynamic configuration.
@@ -45,6 +47,13 @@ pub fn pg_config(local: &LocalConfig, dynamic: &Map<String, Value>) -> Result<Pg
     PgConfig::from_section(&section, &bootstrap, &name, &scope)?.with_dynamic(dynamic)
 }
 
+/// Commands of the callbacks, by action, as they are with this dynamic configuration.
+pub fn callbacks(local: &LocalConfig, dynamic: &Map<String, Value>) -> BTreeMap<String, String> {
+    let section = local.effective_postgresql(dynamic);
+    let commands = section.get("callbacks").and_then(Value::as_object).cloned().unwrap_or_default();
+    commands.into_iter().filter_map(|(name, command)| Some((name, command.as_str()?.to_owned()))).collect()
+}
+
 impl PgNode {
     /// A node over `postgres`, whose configuration comes from `local` and the dynamic configuration.
     pub fn new(
@@ -52,8 +61,17 @@ impl PgNode {
         local: Arc<RwLock<LocalConfig>>,
         data_dir: PathBuf,
         pid_observer: PidObserver,
+        scripts: Arc<Scripts>,
     ) -> PgNode {
-        PgNode { postgres, local, data_dir, cached: Mutex::new(None), commented: Mutex::new(None), pid_observer }
+        PgNode {
+            postgres,
+            local,
+            data_dir,
+            cached: Mutex::new(None),
+            commented: Mutex::new(None),
+            pid_observer,
+            scripts,
+        }
     }
 
     /// What an operator should hear of a dynamic configuration, each time it changes.
@@ -130,6 +148,7 @@ impl Node for PgNode {
     async fn apply_config(&self, dynamic: &Map<String, Value>, role: Role) -> Result<bool, String> {
         let config = {
             let local = self.local.read().unwrap_or_else(PoisonError::into_inner);
+            self.scripts.configure(&callbacks(&local, dynamic));
             pg_config(&local, dynamic)?
         };
         self.comment(dynamic);

@@ -1,6 +1,5 @@
 //! Builds a node and runs it to its end.
 
-use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
@@ -23,7 +22,7 @@ use serde_json::{Map, Value};
 use tokio::sync::{Notify, watch};
 
 use crate::backend::RestBackend;
-use crate::node::{PgNode, PidObserver, pg_config};
+use crate::node::{PgNode, PidObserver, callbacks, pg_config};
 use crate::{notify::notify, signals};
 
 /// How often an unreachable store is tried again at start.
@@ -189,7 +188,7 @@ impl Parts {
         let scripts = Arc::new(Scripts::new());
         scripts.configure(&callbacks(&local, dynamic));
         let local = Arc::new(RwLock::new(local));
-        let node = Arc::new(PgNode::new(postgres, local.clone(), data_dir.to_owned(), pid_observer));
+        let node = Arc::new(PgNode::new(postgres, local.clone(), data_dir.to_owned(), pid_observer, scripts.clone()));
         Ok(Parts { local, store, node, peers, scripts, fence, clock: Arc::new(BootClock), reloaded })
     }
 
@@ -306,12 +305,6 @@ fn peer_tls(local: &LocalConfig) -> Result<PeerTls, String> {
     // As upstream: peers are identified by the store's record of them, not by their certificates, which are often
     // self-signed; a race must not fail over that.
     Ok(PeerTls { insecure: true, ca_file: ctl.cacert, cert_file: ctl.certfile, key_file: ctl.keyfile })
-}
-
-fn callbacks(local: &LocalConfig, dynamic: &Map<String, Value>) -> BTreeMap<String, String> {
-    let section = local.effective_postgresql(dynamic);
-    let commands = section.get("callbacks").and_then(Value::as_object).cloned().unwrap_or_default();
-    commands.into_iter().filter_map(|(name, command)| Some((name, command.as_str()?.to_owned()))).collect()
 }
 
 fn mode(mode: GuardMode) -> Mode {

@@ -29,6 +29,9 @@ pub struct View {
     pub task: Option<RunningTask>,
     /// The task that ended since the last cycle.
     pub finished: Option<FinishedTask>,
+    /// The server was told to read its configuration again since the last cycle, because that changed.
+    #[serde(default)]
+    pub reloaded: bool,
     /// What operators asked for over REST, oldest first.
     pub requests: Vec<Request>,
     /// The process that kills PostgreSQL when the lease runs out, and the kernel watchdog.

@@ -21,6 +21,7 @@ pub(crate) struct Cycle<'a> {
 impl<'a> Cycle<'a> {
     pub fn run(&mut self) -> Ruling {
         self.absorb_finished()?;
+        self.tell_of_reload()?;
         let end = self.settle()?;
         self.publish()?;
         Ok(end)

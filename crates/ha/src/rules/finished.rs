@@ -1,5 +1,6 @@
 //! What the end of a task means for the carry-over, the callbacks and whoever asked for it.
 
+use model::pg::Postmaster;
 use model::{MemberState, Role};
 
 use super::cycle::Cycle;
@@ -79,6 +80,10 @@ impl Cycle<'_> {
             Task::Repoint { upstream } => {
                 self.memory.kept_upstream =
                     self.view.pg.is_standby().then(|| self.follows(upstream.as_ref())).flatten();
+                // Before version 13 whom to follow is read at the start only.
+                let reloads = self.view.pg.major_version.is_none_or(|version| version >= 130_000);
+                let action = if reloads { CallbackAction::OnReload } else { CallbackAction::OnRestart };
+                self.callback(action, self.memory.role.public())?;
             }
         }
         Ok(())
@@ -159,6 +164,15 @@ impl Cycle<'_> {
         self.memory.state = MemberState::Running;
         self.memory.expected_up = true;
         self.callback(CallbackAction::OnRoleChange, role)
+    }
+
+    /// Tells scripts that the server reads its configuration again; not before they know of the server.
+    pub fn tell_of_reload(&mut self) -> Need<()> {
+        let known = self.memory.expected_up && self.memory.role != Role::Uninitialized;
+        if self.view.reloaded && known && self.view.pg.postmaster == Postmaster::Running {
+            self.callback(CallbackAction::OnReload, self.memory.role.public())?;
+        }
+        Ok(())
     }
 
     fn callback(&mut self, action: CallbackAction, role: Role) -> Need<()> {

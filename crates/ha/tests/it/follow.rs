@@ -83,7 +83,7 @@ fn nodes_told_to_replicate_from_each_other_follow_the_leader() {
 fn a_server_that_keeps_following_another_is_told_once() {
     let repoint = Task::Repoint { upstream: Some(upstream("a", "b")) };
     let told = follows(standby(), Some("c")).finished(repoint, Ok(())).play();
-    told.expect("follow-kept", &[]);
+    told.expect("follow-kept", &["on_reload replica"]);
     assert!(told.verdict.reason.contains("127.0.0.1:5434 although it was told to follow 127.0.0.1:5432"));
 
     let mut scene = follows(standby(), Some("c"));
@@ -105,6 +105,6 @@ fn stale_recovery_parameters_are_written_again_once() {
     scene.play().expect("follow-repoint", &["repoint to 127.0.0.1:5432"]);
     let repoint = Task::Repoint { upstream: Some(upstream("a", "b")) };
     let told = scene.finished(repoint, Ok(())).play();
-    told.expect("follow-kept", &[]);
+    told.expect("follow-kept", &["on_reload replica"]);
     assert!(told.verdict.reason.starts_with("PostgreSQL does not take over its recovery parameters"));
 }

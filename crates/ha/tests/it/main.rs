@@ -1,6 +1,7 @@
 //! Table tests of the decision core: a scene in, the exact effects and the verdict out.
 
 mod bootstrap;
+mod callbacks;
 mod failover;
 mod follow;
 mod guard;

@@ -179,6 +179,7 @@ impl Scene {
             },
             task: None,
             finished: None,
+            reloaded: false,
             requests: Vec::new(),
             fence: FenceView::default(),
             shutdown: false,
