@@ -16,6 +16,8 @@ pub(crate) struct Cycle<'a> {
     pub memory: Memory,
     /// Look again no later than in so many milliseconds, however the cycle ends.
     pub look_again_ms: Option<u64>,
+    /// The request that the end of a task has answered; the view still shows it.
+    pub answered: Option<u64>,
 }
 
 impl<'a> Cycle<'a> {

@@ -153,6 +153,7 @@ impl Cycle<'_> {
 
     fn answer_restart(&mut self, code: u16, text: &str) -> Need<()> {
         if let Some(id) = self.memory.restarting.take().and_then(|restarting| restarting.request) {
+            self.answered = Some(id);
             self.act(Effect::Answer(id, Answered { code, text: text.to_owned() }))?;
         }
         Ok(())

@@ -17,7 +17,7 @@ impl Cycle<'_> {
     /// Answers what can be answered, and starts what was asked for and may be done.
     pub fn answer_requests(&mut self, cluster: &ClusterView) -> Need<()> {
         for Request { id, kind } in &self.view.requests {
-            if self.memory.restarting.is_some_and(|restarting| restarting.request == Some(*id)) {
+            if self.is_taken_care_of(*id) {
                 continue;
             }
             let (code, text) = match kind {
@@ -52,6 +52,12 @@ impl Cycle<'_> {
         Ok(())
     }
 
+    /// The restart that it asks for is under way, or has ended just now.
+    fn is_taken_care_of(&self, id: u64) -> bool {
+        let under_way = self.memory.restarting.and_then(|restarting| restarting.request);
+        [under_way, self.answered].contains(&Some(id))
+    }
+
     /// Stops PostgreSQL to start it again; false when the stop could not begin.
     fn begin_restart(&mut self, request: Option<u64>, timeout: Duration) -> Need<bool> {
         let stop = Task::Stop { mode: StopMode::Fast, checkpoint: true, purpose: StopPurpose::Restart };
@@ -66,7 +72,7 @@ impl Cycle<'_> {
     /// Answers what cannot be done now, so that nobody waits in vain.
     pub fn decline_requests(&mut self, why: &str) -> Need<()> {
         for Request { id, .. } in &self.view.requests {
-            if self.memory.restarting.is_some_and(|restarting| restarting.request == Some(*id)) {
+            if self.is_taken_care_of(*id) {
                 continue;
             }
             self.act(Effect::Answer(*id, Answered { code: 503, text: why.to_owned() }))?;
