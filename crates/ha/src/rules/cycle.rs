@@ -109,7 +109,9 @@ impl<'a> Cycle<'a> {
             let Task::Stop { mode, .. } = running.task else { return false };
             mode == StopMode::Immediate || running.progress.is_some()
         });
-        if self.paused() || bootstrapping || stopping || !self.may_be_writable() {
+        // In single-user mode nobody can connect.
+        let recovering = self.view.task.as_ref().is_some_and(|running| running.task == Task::CrashRecovery);
+        if self.paused() || bootstrapping || stopping || recovering || !self.may_be_writable() {
             return Ok(None);
         }
         let lost = match self.view.cluster() {

@@ -3,7 +3,7 @@
 use ha::memory::{Divergence, Retry};
 use ha::step::{Outcome, ServerPosition, StopMode, StopPurpose, Task};
 use model::lsn::TimelineSwitch;
-use model::pg::{ControlState, Unfinished};
+use model::pg::{ControlState, Postmaster, Unfinished};
 use model::{Lsn, Timeline};
 use serde_json::json;
 
@@ -314,4 +314,19 @@ fn what_was_stopped_to_give_way_gives_way_when_it_is_down() {
     // Nobody to give way to: it starts again.
     scene.peers.clear();
     scene.play().expect("recover-primary", &["on_stop primary", "RenewLeader", "start primary"]);
+}
+
+/// Found with a slow disk: single-user mode leaves a process and a control file like a primary's, and was stopped at
+/// every look.
+#[test]
+fn crash_recovery_is_not_taken_for_a_primary() {
+    let mut scene = Scene::of("a", "b").pg_down(ControlState::InCrashRecovery).running(Task::CrashRecovery, None);
+    for (postmaster, state) in
+        [(Postmaster::Unknown, ControlState::InProduction), (Postmaster::Starting, ControlState::ShuttingDown)]
+    {
+        scene.view.pg.postmaster = postmaster;
+        scene.view.pg.recovery_configured = false;
+        scene.view.pg.control = Some(control(state));
+        scene.play().expect("task-running", &[]);
+    }
 }
