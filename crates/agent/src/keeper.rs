@@ -101,6 +101,12 @@ impl Keeper {
         matches!(self.lease(), LeaseView::Held(_))
     }
 
+    /// PostgreSQL may be made writable at this very moment: the lease is held, by the latest answer of the store and not
+    /// only by the one that a decision rested on, and no guard that is required is missing.
+    pub fn permits_writing(&self) -> bool {
+        self.holds() && !self.fence.failed()
+    }
+
     /// Counts losses of the lease that the loop should look at.
     pub fn changes(&self) -> watch::Receiver<u64> {
         self.changes.subscribe()

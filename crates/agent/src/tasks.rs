@@ -102,14 +102,11 @@ impl Tasks {
             }
             wake.notify_one();
         };
-        let (keeper, clock, proof) = (self.keeper.clone(), self.deps.clock.clone(), proof_of(&task));
+        let keeper = self.keeper.clone();
         // A cluster that is being made has no lease yet, and no other member.
-        let making = task == Task::Bootstrap;
-        let may_be_writable = move || {
-            let now = clock.now();
-            // The proof of the decision, or the lease as the keeper has prolonged it since.
-            making || proof.is_some_and(|proof| proof.is_valid(now)) || keeper.holds()
-        };
+        let (making, permitted) = (task == Task::Bootstrap, proof_of(&task).is_some());
+        // The decision's proof says that it was permitted then; the keeper knows whether it still is.
+        let may_be_writable = move || making || (permitted && keeper.permits_writing());
         let handle = TaskHandle { cancelled, progress: Arc::new(progress), may_be_writable: Arc::new(may_be_writable) };
         let (deps, slot, wake) = (self.deps.clone(), self.slot.clone(), self.wake.clone());
         self.deps.spawner.spawn(Box::pin(async move {

@@ -39,7 +39,12 @@ pub fn status(published: &Published, pg: &PgSnapshot, moment: &Moment) -> NodeSt
     let server = pg.server.as_ref();
     let standby = server.filter(|server| server.in_recovery);
     let state = state_of(view, memory, view.task.as_ref().map(|running| &running.task));
-    let answered = pg.postmaster != Postmaster::Running || server.is_some();
+    let answered = match pg.postmaster {
+        Postmaster::Running => server.is_some(),
+        // A disk that does not answer: what was known before must not be passed off as known now.
+        Postmaster::Unknown => false,
+        _ => true,
+    };
     let role = match server {
         Some(server) if pg.postmaster == Postmaster::Running => match (server.in_recovery, settings.standby_cluster) {
             (false, _) => Role::Primary,

@@ -38,8 +38,11 @@ pub(crate) fn works_in(pid: i32, data_dir: &Path) -> Option<bool> {
     // An upgraded binary shows as "postgres (deleted)".
     let name = exe.file_name()?.to_string_lossy().into_owned();
     let postgres = name.starts_with("postgres") || name.starts_with("postmaster");
-    let canonical = fs::canonicalize(data_dir).ok()?;
-    Some(postgres && cwd == canonical)
+    if !postgres || cwd == data_dir {
+        return Some(postgres);
+    }
+    // Only now: it asks the disk, which may hang when it matters most that servers can be killed.
+    Some(cwd == fs::canonicalize(data_dir).ok()?)
 }
 
 /// Environment variable that names the data directory a program works on.

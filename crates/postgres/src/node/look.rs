@@ -33,11 +33,20 @@ impl Postgres {
         let taken_at = boot_time();
         let supervisor = Arc::clone(&self.supervisor);
         let dir = self.data_dir.clone();
-        let look = blocking(move || Disk {
-            data_dir: layout::data_dir_state(&dir),
-            version: layout::major_version(&dir),
-            found: supervisor.find(),
-        });
+        let turn = Arc::clone(&self.disk).lock_owned();
+        let look = async move {
+            let turn = turn.await;
+            let look = move || {
+                let disk = Disk {
+                    data_dir: layout::data_dir_state(&dir),
+                    version: layout::major_version(&dir),
+                    found: supervisor.find(),
+                };
+                drop(turn);
+                disk
+            };
+            blocking(look).await
+        };
         let disk = match tokio::time::timeout(LOOK_MAX, look).await {
             Ok(Ok(disk)) => disk,
             Ok(Err(error)) => unreadable(error),

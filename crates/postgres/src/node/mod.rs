@@ -72,6 +72,8 @@ pub struct Postgres {
     pub(crate) supervisor: Arc<Supervisor>,
     pub(crate) marker: Marker,
     heartbeat: tokio::sync::Mutex<Option<Session>>,
+    /// One look at the disk at a time: on one that hangs they would pile up.
+    disk: Arc<tokio::sync::Mutex<()>>,
     /// Process that was told to stop; 0 for none.
     stopping: AtomicI32,
     phase: Mutex<BootstrapPhase>,
@@ -100,6 +102,7 @@ impl Postgres {
             supervisor: Arc::new(Supervisor::new(&config.data_dir)),
             marker: Marker::of(&config.data_dir),
             heartbeat: tokio::sync::Mutex::new(None),
+            disk: Arc::default(),
             stopping: AtomicI32::new(0),
             phase: Mutex::default(),
             feedback: Mutex::default(),
