@@ -443,6 +443,13 @@ impl Driver {
                 }
                 Outcome::Done
             }
+            Effect::SetStandbyNames(names) => match self.deps.node.set_standby_names(names.as_deref()).await {
+                Ok(()) => Outcome::Done,
+                Err(why) => {
+                    tracing::warn!("failed to set synchronous_standby_names: {why}");
+                    Outcome::Failed(why)
+                }
+            },
             Effect::Disarm => {
                 self.keeper.let_go_of_fence().await;
                 Outcome::Done

@@ -142,6 +142,9 @@ pub trait Node: Send + Sync + 'static {
     async fn copy_slots(&self, source: &Upstream, slots: &[String], task: &TaskHandle) -> Result<(), String>;
     /// `catalog_xmin` of slots of another primary, bounded to about five seconds.
     async fn slot_horizons(&self, server: &Upstream, slots: &[String]) -> Result<BTreeMap<String, Xid>, String>;
+    /// Sets `synchronous_standby_names` and keeps it through restarts; `None` gives it back to the user's configuration.
+    /// Returns when the server has taken it over, within a few seconds; where none runs, when it is written.
+    async fn set_standby_names(&self, names: Option<&str>) -> Result<(), String>;
     /// Position and history of another server, over a replication connection, bounded to about three seconds.
     async fn server_position(&self, server: &Upstream) -> Result<ServerPosition, String>;
     /// The history file of the local timeline; `None` on timeline 1 or when unreadable.

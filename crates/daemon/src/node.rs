@@ -237,6 +237,10 @@ impl Node for PgNode {
         self.postgres.slot_horizons(server, slots).await
     }
 
+    async fn set_standby_names(&self, names: Option<&str>) -> Result<(), String> {
+        self.postgres.set_standby_names(names).await
+    }
+
     async fn server_position(&self, server: &Upstream) -> Result<ServerPosition, String> {
         let one_line = |why: String| why.split_whitespace().collect::<Vec<_>>().join(" ");
         let position = self.postgres.server_position(server).await.map_err(one_line)?;

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use model::pg::Upstream;
 use model::slots::{SlotChange, Xid};
-use model::{BootTime, ClusterView, MemberState, Role, Timeline};
+use model::{BootTime, ClusterView, Lsn, MemberState, Role, Timeline};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -46,6 +46,21 @@ pub struct Memory {
     pub giving_way: bool,
     /// An attempt at the lock was not answered, or very late: if the lock is this node's, it was won on old answers.
     pub lock_in_doubt: bool,
+    /// `synchronous_standby_names` is not the user's but this agent's.
+    #[serde(default)]
+    pub names_managed: bool,
+    /// Whom commits wait for, as this leader saw it come into force.
+    #[serde(default)]
+    pub commit_rule: Option<SeenRule>,
+    /// This synchronous standby wants to stop, since then, and waits to be let go.
+    #[serde(default)]
+    pub leaving_sync_since: Option<BootTime>,
+    /// The lock ran out, since then, while WAL of its holder still arrived.
+    #[serde(default)]
+    pub race_backoff_since: Option<BootTime>,
+    /// The WAL position of this standby, and when it was last seen to grow; kept for `primary_race_backoff`.
+    #[serde(default)]
+    pub wal_advanced: Option<(Lsn, BootTime)>,
     /// The timeline whose history was written to the store.
     pub history_written: Option<Timeline>,
     /// PostgreSQL is being stopped in order to start again.
@@ -158,6 +173,17 @@ pub struct KeptUpstream {
     pub follows: Option<Upstream>,
     /// Its recovery parameters are still not the files' ([`model::pg::PgSnapshot::recovery_stale`]).
     pub stale: bool,
+}
+
+/// A value of `synchronous_standby_names` that was seen in force.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SeenRule {
+    /// The value.
+    pub text: String,
+    /// First seen then.
+    pub since: BootTime,
+    /// Every commit after this position waits for it; `None` as long as some backend may not have it yet.
+    pub position: Option<Lsn>,
 }
 
 /// Attempts at something that failed.

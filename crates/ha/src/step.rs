@@ -103,6 +103,8 @@ pub enum Effect {
     ForceFeedback(bool),
     /// Tell operators something that is not the cycle's verdict.
     Log(Severity, String),
+    /// Set `synchronous_standby_names` and wait until it is in force; `None` gives it back to the user's configuration.
+    SetStandbyNames(Option<String>),
     /// Let go of the fence: PostgreSQL is stopped, or a standby, or the cluster is paused.
     Disarm,
     /// Answer an operator's request.

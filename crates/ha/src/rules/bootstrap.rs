@@ -97,9 +97,11 @@ impl Cycle<'_> {
     /// several, each node begins with another one; after a failure the next is tried, the leader last.
     pub fn clone_member(&mut self, cluster: &ClusterView, leader: &str) -> Ruling {
         let from_leader = self.memory.reinit == Some(true);
+        // Whoever the sync key names must have every acknowledged commit; of copies only the leader's has.
+        let listed = self.sync_in_force(cluster).is_some_and(|sync| sync.lists(self.me()));
         let timeline = cluster.member(leader).and_then(|member| member.timeline);
         let offers = |member: &&Member| {
-            !from_leader
+            !(from_leader || listed)
                 && member.tags.clonefrom()
                 && member.is_running()
                 && member.name != leader

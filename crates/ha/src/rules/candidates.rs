@@ -1,9 +1,11 @@
 //! Who may lead: comparing this node with its peers.
 
 use model::peer::{PeerAnswer, PeerStatus};
-use model::{ClusterView, Lsn, Member, Timeline};
+use model::settings::SynchronousMode;
+use model::{ClusterView, Lsn, Member, SyncKey, Timeline};
 
 use super::cycle::Cycle;
+use super::race::NOT_SYNCHRONOUS;
 use crate::facts::{Answer, Need};
 use crate::step::{PeerAddress, Probe};
 
@@ -52,17 +54,8 @@ impl Cycle<'_> {
         if self.view.fence.failed {
             return Ok(Some("fencing is required and does not work".to_owned()));
         }
-        let known = self.memory.healthy_cluster.as_deref();
-        let members = cluster.members.iter().chain(known.into_iter().flat_map(|known| &known.members));
-        let old_leader = known.and_then(|known| known.leader_name());
-        if let Some(sync) = cluster.sync.as_ref().map(|sync| &sync.value) {
-            let listed = |name: &str| {
-                sync.leader.as_deref() == Some(name)
-                    || sync.members.iter().any(|member| member.eq_ignore_ascii_case(name))
-            };
-            if sync.quorum == 0 && !sync.members.is_empty() && !listed(self.me()) {
-                return Ok(Some("this node is not a synchronous standby and may lack acknowledged commits".to_owned()));
-            }
+        if !manual && self.lacks_sync(cluster) {
+            return Ok(Some(NOT_SYNCHRONOUS.to_owned()));
         }
         let position = self.own_position();
         if !manual && self.lags(cluster, position) {
@@ -79,19 +72,74 @@ impl Cycle<'_> {
         {
             return Ok(Some(format!("my timeline is behind the cluster's timeline {expected}")));
         }
-        let eligible = members.filter(|member| !member.tags.nofailover());
-        let statuses = self.poll(eligible)?;
+        let statuses = self.poll_rivals(cluster)?;
         let answers = statuses.iter().filter_map(|status| Some((status.name.as_str(), status.answer.as_ref()?)));
         let mut objections = answers.filter_map(|(name, answer)| {
             if manual {
                 return (!answer.in_recovery).then(|| format!("primary ({name}) is still alive"));
             }
-            self.beaten_by(name, answer, position, old_leader)
+            self.beaten_by(cluster, name, answer, position)
         });
-        Ok(objections.next())
+        match objections.next() {
+            None if !manual => self.lacks_votes(cluster),
+            objection => Ok(objection),
+        }
     }
 
-    fn beaten_by(&self, name: &str, peer: &PeerAnswer, position: Lsn, old_leader: Option<&str>) -> Option<String> {
+    /// The sync key, where decisions rest on it.
+    pub fn sync_in_force<'c>(&self, cluster: &'c ClusterView) -> Option<&'c SyncKey> {
+        let sync = cluster.sync.as_ref().map(|sync| &sync.value).filter(|sync| sync.leader.is_some());
+        sync.filter(|_| self.view.settings.synchronous() != SynchronousMode::Off)
+    }
+
+    /// Mode `on`, and this node is neither a synchronous standby nor the primary that wrote the key.
+    pub fn lacks_sync(&self, cluster: &ClusterView) -> bool {
+        let sync = self.sync_in_force(cluster).filter(|_| self.view.settings.synchronous() == SynchronousMode::On);
+        sync.is_some_and(|sync| !sync.lists(self.me()) && !sync.led_by(self.me()))
+    }
+
+    /// Everybody who could lead, now or when there was a leader last, and whose position counts as a vote.
+    fn poll_rivals(&self, cluster: &ClusterView) -> Need<Vec<PeerStatus>> {
+        let known = self.memory.healthy_cluster.as_deref();
+        let members = cluster.members.iter().chain(known.into_iter().flat_map(|known| &known.members));
+        let votes = |name: &str| self.sync_in_force(cluster).is_some_and(|sync| sync.lists(name));
+        self.poll(members.filter(|member| !member.tags.nofailover() || votes(&member.name)))
+    }
+
+    /// Why acknowledged commits may be missing here, as far as the sync key and its voters tell: this node must have what
+    /// `quorum` other voters have, and one more where it is none of them. The primary that wrote the key has everything.
+    pub fn lacks_votes(&self, cluster: &ClusterView) -> Need<Option<String>> {
+        let Some(sync) = self.sync_in_force(cluster).filter(|sync| !sync.led_by(self.me())) else {
+            return Ok(None);
+        };
+        let needed = sync.quorum as usize + usize::from(!sync.lists(self.me()));
+        if needed == 0 {
+            return Ok(None);
+        }
+        let statuses = self.poll_rivals(cluster)?;
+        let votes = |status: &&PeerStatus| {
+            sync.lists(&status.name) && status.answer.as_ref().is_some_and(|answer| self.has_all_of(answer))
+        };
+        let votes = statuses.iter().filter(votes).count();
+        Ok((votes < needed).then(|| {
+            format!(
+                "this node may lack acknowledged commits: {votes} voters are known not to be ahead, {needed} are needed"
+            )
+        }))
+    }
+
+    /// What this standby of the same cluster has is here too.
+    fn has_all_of(&self, peer: &PeerAnswer) -> bool {
+        let on_older_timeline = match (self.own_timeline(), peer.timeline) {
+            (Some(mine), Some(theirs)) if theirs > mine => return false,
+            // What it has beyond the switch to this node's timeline was abandoned then.
+            (Some(mine), Some(theirs)) => theirs < mine,
+            _ => false,
+        };
+        peer.in_recovery && (on_older_timeline || peer.wal <= self.own_position())
+    }
+
+    fn beaten_by(&self, cluster: &ClusterView, name: &str, peer: &PeerAnswer, position: Lsn) -> Option<String> {
         if peer.tags.nofailover() || peer.watchdog_failed {
             return None;
         }
@@ -110,11 +158,17 @@ impl Cycle<'_> {
             // What standbys have came from here; they may have received more since this node looked at itself.
             return None;
         }
+        let sync = self.sync_in_force(cluster);
+        if sync.is_some_and(|sync| !sync.lists(name)) {
+            // What it has more was never acknowledged: commits wait for others. That goes for the old primary, too.
+            return None;
+        }
         if peer.wal > position {
             return Some(format!("wal position of {name} {} is ahead of my wal position {position}", peer.wal));
         }
         let priority = self.view.node.tags.failover_priority();
         let outranked = peer.wal == position && peer.wal.is_valid() && peer.tags.failover_priority() > priority;
+        let old_leader = self.memory.healthy_cluster.as_deref().and_then(|known| known.leader_name());
         (outranked && old_leader != Some(name)).then(|| {
             format!(
                 "{name} has the same wal position and a higher priority of {} than my priority of {priority}",
@@ -125,11 +179,15 @@ impl Cycle<'_> {
 
     /// Members other than this one that could be promoted, as far as their records and answers tell.
     fn able_peers(&self, cluster: &ClusterView, named: Option<&str>) -> Need<Vec<(String, PeerAnswer)>> {
-        let sync = cluster.sync.as_ref().map(|sync| &sync.value).filter(|sync| !sync.members.is_empty());
+        // Only an operator who names a node and no leader may take one that commits do not wait for.
+        let request = cluster.failover.as_ref().map(|failover| &failover.value);
+        let by_hand = named.is_some()
+            && request.is_some_and(|request| request.leader.is_none() && request.candidate.as_deref() == named);
+        let sync = self.sync_in_force(cluster).filter(|_| !by_hand);
         let members = cluster.members.iter().filter(|member| {
             !member.tags.nofailover()
                 && named.is_none_or(|name| name == member.name)
-                && sync.is_none_or(|sync| sync.members.iter().any(|listed| listed.eq_ignore_ascii_case(&member.name)))
+                && sync.is_none_or(|sync| sync.lists(&member.name) || sync.led_by(&member.name))
         });
         let statuses = self.poll(members)?;
         let able = statuses.into_iter().filter_map(|status| Some((status.name, status.answer?)));
@@ -140,11 +198,13 @@ impl Cycle<'_> {
     pub fn someone_can_take_over(&self, cluster: &ClusterView) -> Need<bool> {
         let able = self.able_peers(cluster, None)?;
         let timeline = self.own_timeline();
-        Ok(able.iter().any(|(_, answer)| {
-            answer.in_recovery
-                && !self.lags(cluster, answer.wal)
-                && (answer.timeline.is_none() || answer.timeline >= timeline)
-        }))
+        let voters = self.sync_in_force(cluster).map_or(0, |sync| sync.quorum as usize + 1);
+        Ok(able.len() >= voters
+            && able.iter().any(|(_, answer)| {
+                answer.in_recovery
+                    && !self.lags(cluster, answer.wal)
+                    && (answer.timeline.is_none() || answer.timeline >= timeline)
+            }))
     }
 
     /// A member that is asked for, or any where none is named, could take over now; the reason if not.
@@ -159,6 +219,10 @@ impl Cycle<'_> {
                 true => "there is no other member that may be promoted".to_owned(),
                 false => format!("no answer from {}", others.join(", ")),
             }));
+        }
+        let voters = self.sync_in_force(cluster).map_or(0, |sync| sync.quorum as usize + 1);
+        if named.is_none() && able.len() < voters {
+            return Ok(Err(format!("only {} of {voters} voters that are needed answer", able.len())));
         }
         let own_timeline = self.own_timeline();
         let good = able.iter().any(|(_, answer)| {

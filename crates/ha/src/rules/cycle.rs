@@ -1,7 +1,7 @@
 //! The order of a cycle.
 
 use model::pg::{ControlState, Postmaster, Unfinished};
-use model::{ClusterView, Role};
+use model::{BootTime, ClusterView, Role};
 
 use super::{End, Ruling, table::*};
 use crate::facts::{Facts, Need};
@@ -18,6 +18,8 @@ pub(crate) struct Cycle<'a> {
     pub look_again_ms: Option<u64>,
     /// The request that the end of a task has answered; the view still shows it.
     pub answered: Option<u64>,
+    /// Since when this node wants to be no synchronous standby, where the last cycle did already.
+    pub leaving_since: Option<BootTime>,
 }
 
 impl<'a> Cycle<'a> {
@@ -219,10 +221,28 @@ impl<'a> Cycle<'a> {
         Ok(End::new(rule, why).wake_in_ms(500))
     }
 
+    fn note_wal(&mut self) {
+        let position = self
+            .view
+            .pg
+            .server
+            .as_ref()
+            .filter(|server| server.in_recovery)
+            .and_then(|server| server.wal_position())
+            .filter(|_| !self.view.settings.primary_race_backoff.is_zero());
+        self.memory.wal_advanced = match (position, self.memory.wal_advanced) {
+            (Some(position), Some((known, at))) if position <= known => Some((position, at)),
+            (Some(position), _) => Some((position, self.view.now)),
+            (None, _) => None,
+        };
+    }
+
     /// Carries over what later cycles need of this view.
     fn remember(&mut self, cluster: &ClusterView) {
         self.note_members(cluster);
+        self.note_wal();
         if cluster.leader.is_some() {
+            self.memory.race_backoff_since = None;
             self.memory.healthy_cluster = Some(Box::new(cluster.clone()));
             if !self.mine(cluster) {
                 self.memory.handed_over_at = None;

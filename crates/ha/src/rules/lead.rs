@@ -70,6 +70,7 @@ impl Cycle<'_> {
         self.write_status()?;
         self.restore_config(cluster)?;
         self.write_history(cluster)?;
+        let synchronized = self.manage_sync(cluster)?;
         // A request that is still in this view was taken up when the lock was won.
         if opening.is_empty()
             && let Some(end) = self.consider_switchover(cluster)?
@@ -86,6 +87,9 @@ impl Cycle<'_> {
         let pause = if self.paused() { "PAUSE: " } else { "" };
         if !opening.is_empty() {
             return Ok(End::new(RACE_WON, format!("{pause}{opening}")).wake_in_ms(1));
+        }
+        if let Some(said) = synchronized {
+            return Ok(End::new(LEAD_SYNC, format!("{pause}{said}")));
         }
         Ok(End::new(LEAD, format!("{pause}no action. I am ({}), the leader with the lock", self.me())))
     }
@@ -121,6 +125,9 @@ impl Cycle<'_> {
             );
         }
         if let Some(end) = self.settle_doubts(cluster)? {
+            return Ok(end);
+        }
+        if let Some(end) = self.prepare_sync(cluster)? {
             return Ok(end);
         }
         let Some(proof) = self.facts.lease_proof() else {

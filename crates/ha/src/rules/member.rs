@@ -1,7 +1,7 @@
 //! What this node publishes at the end of every cycle: its record, and its slots.
 
 use model::pg::Postmaster;
-use model::{Member, MemberState, Role};
+use model::{Member, MemberState, Role, Tags};
 
 use super::cycle::Cycle;
 use crate::facts::Need;
@@ -46,10 +46,11 @@ impl Cycle<'_> {
             return Ok(());
         };
         self.sync_slots(cluster)?;
+        self.follow_sync_mode(cluster)?;
         let record = self.member_record();
         if !self.act(Effect::TouchMember(Box::new(record)))?.succeeded() {
             // A record that is missing keeps this node out of switchovers and races: not a whole cycle, if it can be helped.
-            self.look_again_ms = Some(self.look_again_ms.unwrap_or(1000).min(1000));
+            self.look_again_within_ms(1000);
         }
         Ok(())
     }
@@ -61,6 +62,16 @@ impl Cycle<'_> {
             _ => None,
         });
         started.or(self.view.task.as_ref().map(|running| &running.task))
+    }
+
+    /// The node's tags; while it waits to be no synchronous standby any more, one that says so.
+    fn published_tags(&self) -> Tags {
+        let mut tags = self.view.node.tags.published();
+        if self.memory.leaving_sync_since.is_some() {
+            tags.0.insert("nosync".to_owned(), true.into());
+            tags.0.insert("sync_priority".to_owned(), 0.into());
+        }
+        tags
     }
 
     /// The record as the store should hold it now.
@@ -86,7 +97,7 @@ impl Cycle<'_> {
             role: role.as_str().to_owned(),
             version: Some(node.version.clone()),
             checkpoint_after_promote: (self.memory.promoted == AfterPromote::CheckpointPending).then_some(false),
-            tags: node.tags.published(),
+            tags: self.published_tags(),
             pending_restart: !self.view.pg.pending_restart.is_empty(),
             pending_restart_reason: self.view.pg.pending_restart.clone(),
             xlog_location: located.and_then(|server| server.wal_position()),

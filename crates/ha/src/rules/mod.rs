@@ -21,6 +21,8 @@ mod slot_copies;
 mod slots;
 mod store_lost;
 mod switchover;
+mod sync;
+mod sync_pick;
 mod table;
 mod working;
 
@@ -37,7 +39,9 @@ use cycle::Cycle;
 
 /// The next step of this cycle. Pure: the same arguments give the same step.
 pub fn decide(view: &View, memory: &Memory, facts: &Facts) -> Step {
-    let mut cycle = Cycle { view, facts, memory: memory.clone(), look_again_ms: None, answered: None };
+    let mut cycle =
+        Cycle { view, facts, memory: memory.clone(), look_again_ms: None, answered: None, leaving_since: memory.leaving_sync_since };
+    cycle.memory.leaving_sync_since = None;
     match cycle.run() {
         Ok(end) => Step::Done(Box::new(Verdict {
             rule: end.rule,

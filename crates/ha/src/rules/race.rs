@@ -8,8 +8,14 @@ use crate::facts::Need;
 use crate::memory::Divergence;
 use crate::step::{Effect, Outcome, StopMode, StopPurpose};
 
+/// Why a node is no candidate in synchronous mode.
+pub(super) const NOT_SYNCHRONOUS: &str = "this node is not a synchronous standby and may lack acknowledged commits";
+
 impl Cycle<'_> {
     pub fn race(&mut self, cluster: &ClusterView) -> Ruling {
+        if let Some(why) = self.back_off_race(cluster) {
+            return self.unfit(&why);
+        }
         match self.stay_out_of_race(cluster)? {
             None => {}
             Some(why) => return self.unfit(&why),
@@ -71,8 +77,12 @@ impl Cycle<'_> {
             && !nofailover
         {
             let candidate = failover.candidate.as_deref();
+            let switchover = failover.leader.is_some();
+            if switchover && candidate.is_none_or(|name| name == self.me()) && self.lacks_sync(cluster) {
+                return Ok(Some(NOT_SYNCHRONOUS.to_owned()));
+            }
             if candidate == Some(self.me()) {
-                return self.unfit_to_lead(cluster, true);
+                return self.race_as_candidate(cluster, switchover);
             }
             if self.paused() && !self.view.pg.is_primary() {
                 return Ok(Some("the requested candidate is another node, and the cluster is paused".to_owned()));
@@ -113,6 +123,46 @@ impl Cycle<'_> {
             ));
         }
         self.unfit_to_lead(cluster, false)
+    }
+
+    /// An operator named this node: positions are not compared. Where the request is a switchover, commits that others
+    /// acknowledged must still be here: the old leader may have died in the middle of it.
+    fn race_as_candidate(&mut self, cluster: &ClusterView, switchover: bool) -> Need<Option<String>> {
+        let unfit = self.unfit_to_lead(cluster, true)?;
+        if unfit.is_none()
+            && switchover
+            && !self.paused()
+            && let Some(why) = self.lacks_votes(cluster)?
+        {
+            // Whoever has the votes shall lead.
+            self.clear_failover_request(cluster)?;
+            return Ok(Some(why));
+        }
+        Ok(unfit)
+    }
+
+    /// `primary_race_backoff`: WAL of the old leader still arrives, so it runs on and may have lost nothing but the lock. It
+    /// is given time to take it back.
+    fn back_off_race(&mut self, cluster: &ClusterView) -> Option<String> {
+        let settings = &self.view.settings;
+        let backoff = settings.primary_race_backoff;
+        let named = cluster.failover.as_ref().is_some_and(|failover| failover.value.candidate.is_some());
+        if backoff.is_zero() || self.paused() || settings.standby_cluster || named || !self.view.pg.is_standby() {
+            return None;
+        }
+        let (now, loop_wait) = (self.view.now, settings.loop_wait);
+        let (_, advanced_at) = self.memory.wal_advanced?;
+        let since = *self.memory.race_backoff_since.get_or_insert(now);
+        let waited = now.since(since);
+        let streams = self.view.pg.server.as_ref().is_some_and(|server| server.receiver_status.is_some());
+        let arrives = streams && now.since(advanced_at) <= loop_wait;
+        ((waited < backoff && arrives) || waited < loop_wait.min(backoff)).then(|| {
+            format!(
+                "primary_race_backoff: leaving the lock to its last holder for up to {} s, {} s have passed",
+                backoff.as_secs(),
+                waited.as_secs()
+            )
+        })
     }
 
     fn unfit(&mut self, why: &str) -> Ruling {

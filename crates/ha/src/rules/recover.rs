@@ -305,6 +305,12 @@ impl Cycle<'_> {
                 .wake_in_ms(500));
         }
         self.let_go_of_fence()?;
+        if self.sync_in_force(cluster).is_some_and(|sync| sync.lists(self.me())) {
+            // Whoever is named there may be promoted: with what a copy of somebody else would bring.
+            self.memory.leaving_sync_since = Some(self.leaving_since.unwrap_or(self.view.now));
+            let text = "reinitialize: waiting to be released from the synchronous standbys";
+            return Ok(End::new(REINIT, text).wake_in_ms(500));
+        }
         if self.view.pg.postmaster != model::pg::Postmaster::Absent {
             self.stop(crate::step::StopMode::Immediate, StopPurpose::Rebuild)?;
             return Ok(End::new(REINIT, "reinitialize: stopping PostgreSQL"));

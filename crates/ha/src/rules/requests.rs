@@ -23,6 +23,8 @@ impl Cycle<'_> {
             let (code, text) = match kind {
                 RequestKind::Restart { filter, timeout_s } => match self.refuse_restart(cluster, filter) {
                     Some(refusal) => refusal,
+                    // The request stays until commits do not wait for this node any more.
+                    None if !self.leave_sync_first() => continue,
                     None => {
                         let timeout = timeout_s.map_or(self.view.settings.primary_start_timeout, Duration::from_secs);
                         if self.begin_restart(Some(*id), timeout)? {
@@ -150,8 +152,13 @@ impl Cycle<'_> {
             let text = format!("no action. I am ({}), awaiting the scheduled restart", self.me());
             return Ok(Some(End::new(RESTART, text).wake_in_ms(wait_ms as u64)));
         }
+        let missed = wait_ms < -(loop_wait_ms * 3 / 2) && self.leaving_since.is_none();
+        if !missed && self.restart_wanted(&schedule.filter) && !self.leave_sync_first() {
+            let text = "restart: waiting to be released from the synchronous standbys";
+            return Ok(Some(End::new(RESTART, text)));
+        }
         self.memory.scheduled_restart = None;
-        if wait_ms < -(loop_wait_ms * 3 / 2) || !self.restart_wanted(&schedule.filter) {
+        if missed || !self.restart_wanted(&schedule.filter) {
             return Ok(None);
         }
         let timeout = schedule.timeout_s.map_or(self.view.settings.primary_start_timeout, Duration::from_secs);

@@ -28,6 +28,10 @@ impl Cycle<'_> {
                 Ok(End::new(SHUTDOWN, "stopping PostgreSQL failed, trying again").wake_in_ms(500))
             }
             _ => {
+                if !self.leave_sync_first() {
+                    let text = "stopping: waiting to be released from the synchronous standbys";
+                    return Ok(End::new(SHUTDOWN, text));
+                }
                 let checkpoint = self.mine(&cluster) && self.view.pg.is_primary();
                 self.start(Task::Stop { mode: StopMode::Fast, checkpoint, purpose: StopPurpose::Shutdown })?;
                 Ok(End::new(SHUTDOWN, "stopping PostgreSQL because the agent stops"))

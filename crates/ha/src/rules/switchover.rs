@@ -25,7 +25,7 @@ impl Cycle<'_> {
         };
         match self.due(&request) {
             Due::In(ms) => {
-                self.look_again_ms = Some(ms);
+                self.look_again_within_ms(ms);
                 return Ok(None);
             }
             Due::Missed if request.scheduled_at == Some(FailoverKey::UNREADABLE_TIME) => {

@@ -90,6 +90,7 @@ rules! {
     LEAD_UNSURE = 830, "lead-unsure", "Renewing the lock got no answer; the lease is still good.";
     LEAD_UNFENCED = 840, "lead-unfenced", "Fencing is required and does not work: do not lead.";
     LEAD_CHECKPOINT = 850, "lead-checkpoint", "After a promotion: a checkpoint, so that others can rewind.";
+    LEAD_SYNC = 855, "lead-sync", "Synchronous mode: the sync key or synchronous_standby_names changes, one at a time.";
     SWITCHOVER = 860, "switchover", "A switchover was asked for and is possible: hand over.";
     RESTART = 870, "restart", "A restart was asked for, or is due: restart.";
     FOLLOW = 900, "follow", "Another node leads: follow it.";

@@ -54,6 +54,10 @@ impl Cycle<'_> {
             return Ok(End::new(TASK_LOST_LEASE, format!("failed to update leader lock during {name}, cancelled it"))
                 .wake_in_ms(200));
         }
+        if running.task == Task::Checkpoint && self.view.pg.is_primary() && kept && self.facts.lease_proof().is_some() {
+            // A checkpoint can take minutes: until synchronous standbys are named, nobody can take over.
+            self.manage_sync(cluster)?;
+        }
         self.watch_start_timeout(cluster, running, name)
     }
 
@@ -140,7 +144,7 @@ impl Cycle<'_> {
     /// nothing is lost, else as long as a start may.
     fn stop_bound(&self) -> Duration {
         let settings = &self.view.settings;
-        let synchronous = settings.synchronous_mode != SynchronousMode::Off;
+        let synchronous = settings.synchronous() != SynchronousMode::Off;
         match settings.primary_stop_timeout {
             timeout if synchronous && !timeout.is_zero() && self.memory.role.public() == Role::Primary => timeout,
             _ => settings.primary_start_timeout.max(STOP_LEAST),

@@ -156,6 +156,7 @@ fn asynchronous_node_is_not_promoted_in_synchronous_mode() {
     let mut scene = Scene::without_leader("b", "a");
     let sync = model::SyncKey { leader: Some("a".into()), quorum: 0, members: vec!["c".into()] };
     cluster_of(&mut scene).sync = Some(Versioned { value: sync, version: 4 });
+    scene.view.settings = crate::scene::settings(json!({"synchronous_mode": true}));
     let played = scene.play();
     assert!(played.verdict.reason.contains("not a synchronous standby"), "{}", played.verdict.reason);
 }

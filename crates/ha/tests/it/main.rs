@@ -12,3 +12,4 @@ mod scene;
 mod shutdown;
 mod slots;
 mod store_lost;
+mod sync;

@@ -189,6 +189,10 @@ impl Node for MutatedNode {
         self.inner.slot_horizons(server, slots).await
     }
 
+    async fn set_standby_names(&self, names: Option<&str>) -> Result<(), String> {
+        self.inner.set_standby_names(names).await
+    }
+
     async fn server_position(&self, server: &Upstream) -> Result<ServerPosition, String> {
         self.inner.server_position(server).await
     }
