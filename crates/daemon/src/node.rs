@@ -15,7 +15,6 @@ use ha::step::{CloneSource, ServerPosition, StopMode};
 use ha::view::Progress;
 use model::lsn::TimelineSwitch;
 use model::pg::{PgSnapshot, Upstream};
-use model::settings::SynchronousMode;
 use model::slots::{SlotChange, Xid};
 use model::{Role, Settings};
 use postgres::{PgConfig, Postgres};
@@ -85,11 +84,7 @@ impl PgNode {
             tracing::warn!("dynamic configuration: {sentence}");
         }
         let (settings, _) = Settings::resolve(dynamic);
-        let unsupported = [
-            ("synchronous_mode", settings.synchronous_mode != SynchronousMode::Off),
-            ("failsafe_mode", settings.failsafe_mode),
-            ("standby_cluster", settings.standby_cluster),
-        ];
+        let unsupported = [("failsafe_mode", settings.failsafe_mode), ("standby_cluster", settings.standby_cluster)];
         for (name, _) in unsupported.iter().filter(|(_, wanted)| *wanted) {
             tracing::error!("dynamic configuration: {name} is not supported yet and has no effect on this node");
         }

@@ -8,8 +8,9 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use model::settings::SynchronousMode;
 use model::units::bool_of;
-use model::{HostPort, Role};
+use model::{HostPort, Role, Settings};
 use serde_json::{Map, Value};
 
 pub use auth::{Credentials, Secret};
@@ -80,6 +81,9 @@ pub struct PgConfig {
     pub bootstrap: Bootstrap,
     /// The dynamic `standby_cluster` section; see [`PgConfig::with_dynamic`].
     pub standby_cluster: StandbyCluster,
+    /// The dynamic `synchronous_mode` is on: `synchronous_standby_names` is not the user's. See
+    /// [`PgConfig::with_dynamic`].
+    pub synchronous: bool,
 }
 
 /// `listen`.
@@ -260,13 +264,14 @@ impl PgConfig {
             before_stop: reader.words("before_stop")?,
             bootstrap: parse_bootstrap(bootstrap)?,
             standby_cluster: StandbyCluster::default(),
+            synchronous: false,
             listen,
             data_dir,
             config_dir,
         })
     }
 
-    /// Adds what only the dynamic configuration holds: `standby_cluster`.
+    /// Adds what only the dynamic configuration holds: `standby_cluster` and `synchronous_mode`.
     pub fn with_dynamic(mut self, dynamic: &Map<String, Value>) -> Result<PgConfig, String> {
         if let Some(section) = dynamic.get("standby_cluster").and_then(Value::as_object) {
             let reader = Reader::new(section, "standby_cluster");
@@ -285,6 +290,7 @@ impl PgConfig {
                 replica_methods: reader.list("create_replica_methods")?,
             };
         }
+        self.synchronous = Settings::resolve(dynamic).0.synchronous() != SynchronousMode::Off;
         Ok(self)
     }
 

@@ -180,6 +180,7 @@ impl Postgres {
         if self.feedback_is_forced(&config) {
             effective.file.insert("hot_standby_feedback".to_owned(), "on".to_owned());
         }
+        self.insert_standby_names(&config, &mut effective.file);
         let (block, recovery) = self.recovery_for(&config, version, plan)?;
         self.correct(&config, &mut effective, &block).await?;
         let trusted = matches!(self.phase(), BootstrapPhase::Restored { .. }).then(|| files::trust_lines(&config));

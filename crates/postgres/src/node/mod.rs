@@ -4,6 +4,7 @@ mod aside;
 mod configure;
 mod look;
 mod promote;
+mod standby_names;
 mod start;
 mod stop;
 
@@ -68,6 +69,8 @@ pub struct Postgres {
     config: RwLock<Arc<PgConfig>>,
     /// Role for which files were written last.
     role: Mutex<Role>,
+    /// Whose `synchronous_standby_names` is written.
+    standby_names: Mutex<standby_names::StandbyNames>,
     pub(crate) data_dir: PathBuf,
     pub(crate) supervisor: Arc<Supervisor>,
     pub(crate) marker: Marker,
@@ -98,6 +101,7 @@ impl Postgres {
     pub fn new(config: PgConfig) -> Postgres {
         Postgres {
             role: Mutex::new(Role::Uninitialized),
+            standby_names: Mutex::default(),
             data_dir: config.data_dir.clone(),
             supervisor: Arc::new(Supervisor::new(&config.data_dir)),
             marker: Marker::of(&config.data_dir),
