@@ -51,7 +51,7 @@ pub async fn write(world: Weak<World>) {
 }
 
 impl State {
-    /// One transaction; acknowledged as soon as it is flushed.
+    /// One transaction; acknowledged as soon as it is flushed, here and on the standbys it waits for.
     fn commit(&mut self, node: NodeId) {
         let (now_ms, bytes) = (self.now_ms, self.rng.random_range(1u64..16) * 8 * 1024);
         let pg = &mut self.node_mut(node).pg;
@@ -61,12 +61,17 @@ impl State {
         let Some(data) = &mut pg.data else { return };
         let end = data.wal.append(bytes);
         let branch = data.wal.branch();
+        self.submit(node, Ack { branch, end, at_ms: now_ms });
+    }
+
+    /// A client was told that its write is safe.
+    pub fn note_ack(&mut self, node: NodeId, ack: Ack) {
         // Only a pause lets a primary go on without the lock, and then nothing is promised of what it acknowledges.
         if self.store.leader() != Some(&node.to_string()) {
             return;
         }
         self.ledger.total += 1;
-        self.ledger.acks.push(Ack { branch, end, at_ms: now_ms });
+        self.ledger.acks.push(ack);
         if self.ledger.acks.len() > REMEMBERED_MAX {
             self.ledger.acks.drain(..REMEMBERED_MAX / 2);
         }

@@ -68,6 +68,8 @@ pub enum Event {
     },
     /// A data directory that must not be started was started.
     StartedUnfit(NodeId, &'static str),
+    /// An agent set `synchronous_standby_names`.
+    StandbyNames(NodeId, String),
     /// The sentinel killed PostgreSQL.
     Fenced(NodeId),
     /// A standby streams, or does not any more; why.
@@ -146,6 +148,7 @@ impl fmt::Display for Event {
             Event::Initialized(node, id) => write!(f, "{node}  postgres: initialized {id}"),
             Event::DataRemoved { node, complete } => write!(f, "{node}  data directory removed, whole: {complete}"),
             Event::StartedUnfit(node, what) => write!(f, "{node}  postgres: started on {what}"),
+            Event::StandbyNames(node, text) => write!(f, "{node}  synchronous_standby_names = {text:?}"),
             Event::Fenced(node) => write!(f, "{node}  sentinel: deadline passed"),
             Event::Replication(node, text) => write!(f, "{node}  replication: {text}"),
             Event::Callback(node, text) => write!(f, "{node}  callback {text}"),

@@ -16,6 +16,7 @@ use crate::faults::{Fault, heal};
 use crate::history::Event;
 use crate::member::start_agent;
 use crate::mutations::Mutation;
+use crate::pg::sync::SyncOptions;
 use crate::world::{NodeId, State, World};
 
 /// How a run is set up.
@@ -33,6 +34,8 @@ pub struct Options {
     pub remove_on_divergence: bool,
     /// `maximum_lag_on_failover`.
     pub maximum_lag_bytes: u64,
+    /// Synchronous replication.
+    pub sync: SyncOptions,
     /// A deliberate defect in every agent.
     pub mutation: Option<Mutation>,
 }
@@ -46,6 +49,7 @@ impl Default for Options {
             renew_recreates: false,
             remove_on_divergence: false,
             maximum_lag_bytes: 1 << 20,
+            sync: SyncOptions::default(),
             mutation: None,
         }
     }
@@ -61,6 +65,7 @@ impl Options {
             nofailover: rng.random_range(0..3) == 0,
             renew_recreates: rng.random_range(0..2) == 0,
             remove_on_divergence: rng.random_range(0..2) == 0,
+            sync: SyncOptions::of_seed(seed),
             ..Options::default()
         }
     }
@@ -88,7 +93,9 @@ impl Options {
                 "remove_data_directory_on_diverged_timelines": self.remove_on_divergence,
             },
         });
-        config.as_object().cloned().unwrap_or_default()
+        let mut config = config.as_object().cloned().unwrap_or_default();
+        self.sync.add_to(&mut config);
+        config
     }
 }
 

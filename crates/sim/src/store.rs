@@ -35,6 +35,8 @@ pub struct StoreState {
     pub optime_at_acquire: Option<model::Lsn>,
     /// A failover or switchover was requested when the leader key was last acquired.
     pub manual_at_acquire: bool,
+    /// The sync key named a primary when the leader key was last acquired.
+    pub sync_at_acquire: bool,
 }
 
 #[derive(Clone)]
@@ -135,6 +137,7 @@ impl State {
                 if new.is_some() {
                     self.store.optime_at_acquire = self.store.view().status.optime;
                     self.store.manual_at_acquire = self.store.view().failover.is_some();
+                    self.store.sync_at_acquire = self.store.view().sync.is_some_and(|sync| sync.value.leader.is_some());
                 }
                 self.record(Event::Lock { from: old, to: new, why });
             }

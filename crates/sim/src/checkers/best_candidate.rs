@@ -34,6 +34,10 @@ impl Checker for BestCandidate {
                 if state.store.manual_at_acquire || state.store.paused() || state.node(node).pg.accepts_writes() {
                     return None;
                 }
+                // With the sync key, who is best is whoever it names.
+                if state.store.sync_at_acquire {
+                    return None;
+                }
                 let (asked_ms, ahead) = self.polls.get(&node)?;
                 (*asked_ms >= self.vacant_since_ms && !ahead.is_empty())
                     .then(|| format!("{node} took the lock although {ahead:?} answered and were ahead of it"))

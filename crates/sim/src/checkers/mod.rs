@@ -7,6 +7,8 @@ mod hands_off;
 mod nofailover;
 mod one_lease;
 mod one_writable;
+mod sync_failover;
+mod sync_key;
 mod system_id;
 mod whole;
 
@@ -46,6 +48,8 @@ pub fn all() -> Vec<Box<dyn Checker>> {
         Box::<one_writable::OneWritable>::default(),
         Box::<one_lease::OneLease>::default(),
         Box::<bounded_loss::BoundedLoss>::default(),
+        Box::<sync_failover::SyncFailover>::default(),
+        Box::<sync_key::SyncKeyTrue>::default(),
         Box::<best_candidate::BestCandidate>::default(),
         Box::<nofailover::NoFailover>::default(),
         Box::<hands_off::HandsOff>::default(),

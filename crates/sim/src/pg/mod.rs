@@ -6,6 +6,7 @@
 mod node;
 mod process;
 mod replication;
+pub mod sync;
 pub mod wal;
 mod work;
 
@@ -61,6 +62,8 @@ pub struct Data {
     pub checkpoint_timeline: Timeline,
     /// `standby.signal` is there: whom to follow.
     pub recovery: Option<Recovery>,
+    /// `synchronous_standby_names` in the configuration file.
+    pub standby_names: String,
     /// Physical slots.
     pub slots: BTreeMap<String, Option<Lsn>>,
 }
@@ -91,6 +94,8 @@ pub struct Process {
     pub receiver: Option<Receiver>,
     /// A receiver was connected in the life of this process.
     pub ever_received: bool,
+    /// Commits that wait for standbys.
+    pub sync: sync::SyncRep,
 }
 
 /// The life of a postmaster.
@@ -167,6 +172,7 @@ impl Data {
             checkpoint_timeline: wal.timeline(),
             wal,
             recovery: None,
+            standby_names: String::new(),
             slots: BTreeMap::new(),
         }
     }

@@ -371,6 +371,17 @@ impl Node for SimPg {
         Err("logical slots are not simulated".to_owned())
     }
 
+    async fn set_standby_names(&self, names: Option<&str>) -> Result<(), String> {
+        agent_time(&self.world, 1, 40).await;
+        let result = self.world.with(|state| {
+            let text = names.unwrap_or("");
+            state.record(Event::StandbyNames(self.node, text.to_owned()));
+            state.set_standby_names(self.node, text)
+        });
+        agent_time(&self.world, 1, 40).await;
+        result
+    }
+
     async fn server_position(&self, server: &Upstream) -> Result<ServerPosition, String> {
         let deadline = Instant::now() + CONNECT_TIMEOUT;
         agent_time(&self.world, 2, 60).await;
@@ -446,7 +457,10 @@ impl State {
             flush_lsn: Some(lsn),
             replay_lsn: Some(lsn),
         });
-        let senders: Vec<WalSender> = senders.collect();
+        let mut senders: Vec<WalSender> = senders.collect();
+        if let Some(names) = process.sync.in_force.as_ref().filter(|_| !standby) {
+            super::sync::label(names, &mut senders);
+        }
         let active = |name: &str| senders.iter().any(|sender| sender.application_name == name);
         let slots = data.slots.iter().map(|(name, position)| Slot {
             name: name.clone(),
@@ -470,7 +484,7 @@ impl State {
             has_restore_command: false,
             slots: slots.collect(),
             senders,
-            synchronous_standby_names: String::new(),
+            synchronous_standby_names: data.standby_names.clone(),
             synchronous_commit: "on".to_owned(),
         }
     }

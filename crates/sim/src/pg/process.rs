@@ -53,6 +53,7 @@ impl State {
             started_ms: now_ms,
             receiver: None,
             ever_received: false,
+            sync: super::sync::SyncRep::starting(&data.standby_names),
         });
         self.changed(node, ProcessChange::Starting);
         let recovery_ms = if clean { self.between(200, 2_000) } else { self.between(500, 12_000) };
@@ -215,6 +216,7 @@ async fn fast_stop(world: Weak<World>, node: NodeId, id: u64, drain_ms: u64, che
     let in_recovery = strong.with(|state| {
         let process = state.process_mut(node, id)?;
         process.accepts_writes = false;
+        process.sync.waiting.clear();
         Some(process.in_recovery)
     });
     drop(strong);

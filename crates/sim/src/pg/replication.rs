@@ -111,6 +111,7 @@ impl State {
         if let Some(own) = &mut self.node_mut(node).pg.data {
             own.wal.stream_from(&theirs, bytes);
         }
+        self.acknowledge(upstream);
         format!("streaming from {upstream}")
     }
 
