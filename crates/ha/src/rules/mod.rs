@@ -39,8 +39,14 @@ use cycle::Cycle;
 
 /// The next step of this cycle. Pure: the same arguments give the same step.
 pub fn decide(view: &View, memory: &Memory, facts: &Facts) -> Step {
-    let mut cycle =
-        Cycle { view, facts, memory: memory.clone(), look_again_ms: None, answered: None, leaving_since: memory.leaving_sync_since };
+    let mut cycle = Cycle {
+        view,
+        facts,
+        memory: memory.clone(),
+        look_again_ms: None,
+        answered: None,
+        leaving_since: memory.leaving_sync_since,
+    };
     cycle.memory.leaving_sync_since = None;
     match cycle.run() {
         Ok(end) => Step::Done(Box::new(Verdict {
