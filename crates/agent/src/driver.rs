@@ -352,23 +352,18 @@ impl Driver {
         if let Some(config) = fresh.filter(|_| changed) {
             self.config_version = Some(config.version);
             self.dynamic = config.value.clone();
-            let (settings, notes) = Settings::resolve(&self.dynamic);
-            for note in notes {
-                tracing::warn!("dynamic configuration: {note}");
-            }
-            let timing =
-                Timing { ttl: settings.ttl, loop_wait: settings.loop_wait, retry_timeout: settings.retry_timeout };
-            self.keeper.set_timing(timing);
-            self.settings = settings;
             self.node.initial_config = Value::Object(self.dynamic.clone()).to_string();
         }
         self.reload_pending |= changed;
+        if self.reload_pending {
+            self.resolve_settings(changed);
+        }
         if (self.reload_pending || role != self.configured_role) && idle {
             let asked = std::mem::take(&mut self.reload_pending);
             self.configured_role = role;
             match self.deps.node.apply_config(&self.dynamic, role).await {
                 Ok(true) => {
-                    tracing::info!("PostgreSQL configuration was rewritten");
+                    tracing::info!("PostgreSQL was told to read its configuration again");
                     return asked;
                 }
                 Ok(false) => {}
@@ -376,6 +371,20 @@ impl Driver {
             }
         }
         false
+    }
+
+    /// Reads the settings anew; `comment`: says what is wrong with them.
+    fn resolve_settings(&mut self, comment: bool) {
+        let (settings, notes) = Settings::resolve(&self.deps.node.in_force(&self.dynamic));
+        for note in notes.iter().filter(|_| comment) {
+            tracing::warn!("dynamic configuration: {note}");
+        }
+        if settings != self.settings {
+            let timing =
+                Timing { ttl: settings.ttl, loop_wait: settings.loop_wait, retry_timeout: settings.retry_timeout };
+            self.keeper.set_timing(timing);
+            self.settings = settings;
+        }
     }
 
     async fn probe(&self, probe: &Probe) -> Answer {

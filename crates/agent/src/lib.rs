@@ -65,7 +65,7 @@ impl Agent {
     /// Prepares an agent. `dynamic` is the dynamic configuration to work with until the store's is read:
     /// the cached one, or `bootstrap.dcs`.
     pub fn new(deps: Deps, node: NodeInfo, dynamic: Map<String, Value>) -> Agent {
-        let (settings, _) = Settings::resolve(&dynamic);
+        let (settings, _) = Settings::resolve(&deps.node.in_force(&dynamic));
         let timing = Timing { ttl: settings.ttl, loop_wait: settings.loop_wait, retry_timeout: settings.retry_timeout };
         let wake = Arc::new(Notify::new());
         let (reload, reload_receiver) = watch::channel(None);

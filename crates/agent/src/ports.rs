@@ -95,8 +95,14 @@ pub trait Node: Send + Sync + 'static {
     /// Counts exits, starts, and other changes of the postmaster that somebody should look at.
     fn events(&self) -> watch::Receiver<u64>;
 
+    /// The dynamic configuration with this node's own settings laid over it, where those win: what the settings that
+    /// decisions rest on are read from.
+    fn in_force(&self, dynamic: &Map<String, Value>) -> Map<String, Value> {
+        dynamic.clone()
+    }
+
     /// The dynamic configuration changed: recompute, rewrite files, reload what can be reloaded, note what waits for a
-    /// restart. Returns whether anything was written.
+    /// restart. Returns whether a running server was told to read its files again.
     async fn apply_config(&self, dynamic: &Map<String, Value>, role: Role) -> Result<bool, String>;
 
     /// initdb into an empty directory, configuration written; ends stopped.

@@ -12,6 +12,7 @@ pub mod check;
 pub mod effective;
 pub mod env;
 mod error;
+mod kept;
 mod legacy;
 mod local;
 pub mod probe;

@@ -69,6 +69,20 @@ fn any_tree() -> impl Strategy<Value = Map<String, Value>> {
     })
 }
 
+/// JSON with keys that members and the state of synchronous replication have, at any value; and text that is none.
+fn store_text() -> impl Strategy<Value = String> {
+    #[rustfmt::skip]
+    const KEYS: &[&str] = &[
+        "conn_url", "api_url", "state", "role", "version", "xlog_location", "receive_lsn", "replay_lsn", "timeline", "tags",
+        "pending_restart", "pending_restart_reason", "scheduled_restart", "pause", "checkpoint_after_promote",
+        "leader", "sync_standby", "quorum", "member", "candidate", "scheduled_at", "optime", "slots", "failsafe", "x",
+    ];
+    let object = prop::collection::vec((prop::sample::select(KEYS), any_value()), 0..8).prop_map(|pairs| {
+        Value::Object(pairs.into_iter().map(|(key, value)| (key.to_owned(), value)).collect()).to_string()
+    });
+    prop_oneof![6 => object, 1 => any_value().prop_map(|value| value.to_string()), 1 => "(postgres://)?\\PC{0,30}"]
+}
+
 fn put(tree: &mut Map<String, Value>, path: &str, value: Value) {
     match path.split_once('.') {
         None => {
@@ -187,6 +201,20 @@ proptest! {
         if let Ok(keywords) = model::libpq::parse(&text) {
             let _ = adopt::text(&adopt::Server::default(), &keywords);
         }
+    }
+
+    #[test]
+    fn keys_of_the_store_never_panic(text in store_text(), other in store_text()) {
+        use model::wire::{decode_failover, decode_member, decode_status, decode_sync, encode_member};
+        let member = decode_member("n", &text);
+        // What is understood is written back so that it is understood the same way; in free values a fraction may
+        // change in its last digit.
+        let understood = |member: model::Member| model::Member {
+            tags: Default::default(), scheduled_restart: None, extra: Default::default(), ..member
+        };
+        prop_assert_eq!(understood(decode_member("n", &encode_member(&member))), understood(member.clone()));
+        let _ = (member.pg_address(), member.role());
+        let _ = (decode_sync(&text), decode_failover(&text), decode_status(Some(&text), Some(&other)));
     }
 
     #[test]

@@ -7,8 +7,10 @@ mod backend;
 mod failover;
 mod node;
 mod notify;
+mod reload;
 mod run;
 mod signals;
 mod status;
 
-pub use run::{Reloaded, run};
+pub use reload::Reloaded;
+pub use run::run;

@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -14,6 +15,7 @@ use config::LocalConfig;
 use ha::step::{CloneSource, ServerPosition, StopMode};
 use ha::view::Progress;
 use model::lsn::TimelineSwitch;
+use model::member::PendingRestart;
 use model::pg::{PgSnapshot, Upstream};
 use model::slots::{SlotChange, Xid};
 use model::{Role, Settings};
@@ -28,13 +30,17 @@ pub type PidObserver = Box<dyn Fn(Option<u32>) + Send + Sync>;
 pub struct PgNode {
     postgres: Arc<Postgres>,
     local: Arc<RwLock<LocalConfig>>,
+    scripts: Arc<Scripts>,
     data_dir: PathBuf,
     /// The dynamic configuration as last cached beside the data.
     cached: Mutex<Option<Map<String, Value>>>,
     /// The dynamic configuration whose oddities were last logged.
     commented: Mutex<Option<Map<String, Value>>>,
+    /// What waits for a restart, as last logged.
+    pending: Mutex<PendingRestart>,
+    /// The next [`Node::apply_config`] tells the server to read its files again in any case.
+    reload_anyway: AtomicBool,
     pid_observer: PidObserver,
-    scripts: Arc<Scripts>,
 }
 
 /// Reads the `postgresql` section as it is with this dynamic configuration.
@@ -46,31 +52,44 @@ pub fn pg_config(local: &LocalConfig, dynamic: &Map<String, Value>) -> Result<Pg
     PgConfig::from_section(&section, &bootstrap, &name, &scope)?.with_dynamic(dynamic)
 }
 
-/// Commands of the callbacks, by action, as they are with this dynamic configuration.
-pub fn callbacks(local: &LocalConfig, dynamic: &Map<String, Value>) -> BTreeMap<String, String> {
-    let section = local.effective_postgresql(dynamic);
-    let commands = section.get("callbacks").and_then(Value::as_object).cloned().unwrap_or_default();
-    commands.into_iter().filter_map(|(name, command)| Some((name, command.as_str()?.to_owned()))).collect()
-}
-
 impl PgNode {
     /// A node over `postgres`, whose configuration comes from `local` and the dynamic configuration.
     pub fn new(
         postgres: Arc<Postgres>,
         local: Arc<RwLock<LocalConfig>>,
+        scripts: Arc<Scripts>,
         data_dir: PathBuf,
         pid_observer: PidObserver,
-        scripts: Arc<Scripts>,
     ) -> PgNode {
         PgNode {
             postgres,
             local,
+            scripts,
             data_dir,
             cached: Mutex::new(None),
             commented: Mutex::new(None),
+            pending: Mutex::default(),
+            reload_anyway: AtomicBool::new(false),
             pid_observer,
-            scripts,
         }
+    }
+
+    /// Somebody asked for a reload: files that are not ours (certificates, included files) may have changed too.
+    pub fn reload_anyway(&self) {
+        self.reload_anyway.store(true, Ordering::Release);
+    }
+
+    /// Says once what has begun to wait for a restart.
+    fn comment_pending(&self, pending: &PendingRestart) {
+        let mut seen = self.pending.lock().unwrap_or_else(PoisonError::into_inner);
+        for (name, change) in pending.iter().filter(|(name, change)| seen.get(*name) != Some(change)) {
+            tracing::info!(
+                "Changed {name} from {} to {} (restart might be required)",
+                change.old_value,
+                change.new_value
+            );
+        }
+        seen.clone_from(pending);
     }
 
     /// What an operator should hear of a dynamic configuration, each time it changes.
@@ -133,6 +152,9 @@ impl Node for PgNode {
         let snapshot = self.postgres.observe().await;
         let pid = self.postgres.postmaster_pid().and_then(|pid| u32::try_from(pid).ok());
         (self.pid_observer)(pid);
+        if snapshot.server.is_some() {
+            self.comment_pending(&snapshot.pending_restart);
+        }
         snapshot
     }
 
@@ -140,15 +162,22 @@ impl Node for PgNode {
         self.postgres.events()
     }
 
+    fn in_force(&self, dynamic: &Map<String, Value>) -> Map<String, Value> {
+        self.local.read().unwrap_or_else(PoisonError::into_inner).merged_dynamic(dynamic)
+    }
+
     async fn apply_config(&self, dynamic: &Map<String, Value>, role: Role) -> Result<bool, String> {
         let config = {
             let local = self.local.read().unwrap_or_else(PoisonError::into_inner);
-            self.scripts.configure(&callbacks(&local, dynamic));
+            // First of all: the reload that follows is told to the script that is configured now.
+            self.scripts.configure(&local.callbacks(dynamic));
             pg_config(&local, dynamic)?
         };
         self.comment(dynamic);
         self.cache(dynamic);
-        self.postgres.apply_config(config, role).await
+        let anyway = self.reload_anyway.swap(false, Ordering::AcqRel);
+        let reloaded = self.postgres.apply_config(config, role).await?;
+        Ok(reloaded || anyway && self.postgres.reload())
     }
 
     async fn initdb(&self, task: &TaskHandle) -> Result<(), String> {

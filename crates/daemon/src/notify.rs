@@ -7,7 +7,9 @@ pub fn notify(state: &str) {
     let Some(path) = std::env::var_os("NOTIFY_SOCKET").filter(|path| !path.is_empty()) else {
         return;
     };
-    let sent = UnixDatagram::unbound().and_then(|socket| match path.to_str().and_then(|path| path.strip_prefix('@')) {
+    // Whoever does not read its socket loses messages, and holds nobody up.
+    let socket = UnixDatagram::unbound().and_then(|socket| socket.set_nonblocking(true).map(|()| socket));
+    let sent = socket.and_then(|socket| match path.to_str().and_then(|path| path.strip_prefix('@')) {
         Some(name) => {
             use std::os::linux::net::SocketAddrExt;
             let address = std::os::unix::net::SocketAddr::from_abstract_name(name)?;

@@ -1,28 +1,29 @@
 //! Builds a node and runs it to its end.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use agent::callbacks::Scripts;
 use agent::clock::BootClock;
 use agent::fence::{self, Mode, NoFence, SentinelFence, SentinelOptions, WatchdogFence, WatchdogOptions};
-use agent::peers::{HttpPeers, PeerTls};
+use agent::peers::HttpPeers;
 use agent::ports::{Clock, Fence, Node, Peers, Spawner};
-use agent::{Agent, Deps, Handle};
-use api::{ApiConfig, Server};
+use agent::{Agent, Deps};
+use api::ApiConfig;
 use config::LocalConfig;
 use config::sections::GuardMode;
 use dcs::{Freshness, OpenError, Store, StoreConfig, Timing};
 use futures::future::BoxFuture;
 use ha::view::NodeInfo;
-use model::{ClusterView, Settings, Tags};
+use model::{ClusterView, Settings};
 use postgres::Postgres;
 use serde_json::{Map, Value};
 use tokio::sync::{Notify, watch};
 
 use crate::backend::RestBackend;
-use crate::node::{PgNode, PidObserver, callbacks, pg_config};
+use crate::node::{PgNode, PidObserver, pg_config};
+use crate::reload::{Reloaded, Reloader, comment_tags, node_info, peer_tls, section, text};
 use crate::{notify::notify, signals};
 
 /// How often an unreachable store is tried again at start.
@@ -43,13 +44,6 @@ pub fn run(local: LocalConfig, reloaded: Reloaded) -> Result<i32, String> {
     let result = runtime.block_on(start(local, reloaded));
     runtime.shutdown_timeout(Duration::from_secs(1));
     result
-}
-
-/// See [`run`].
-pub type Reloaded = Box<dyn Fn(&LocalConfig) + Send + Sync>;
-
-fn text(error: config::ConfigError) -> String {
-    error.to_string()
 }
 
 async fn start(local: LocalConfig, reloaded: Reloaded) -> Result<i32, String> {
@@ -76,10 +70,6 @@ async fn start(local: LocalConfig, reloaded: Reloaded) -> Result<i32, String> {
 
     let parts = Parts::build(local, &data_dir, &dynamic, postgres, store, reloaded)?;
     parts.run(api_config, dynamic).await
-}
-
-fn section(local: &LocalConfig, name: &str) -> Map<String, Value> {
-    local.get(name).and_then(Value::as_object).cloned().unwrap_or_default()
 }
 
 async fn open_store(local: &LocalConfig, dynamic: &Map<String, Value>) -> Result<Arc<dyn Store>, String> {
@@ -165,6 +155,7 @@ impl Spawner for TokioSpawner {
 /// Everything that a running node consists of.
 struct Parts {
     local: Arc<RwLock<LocalConfig>>,
+    data_dir: PathBuf,
     store: Arc<dyn Store>,
     node: Arc<PgNode>,
     peers: Arc<HttpPeers>,
@@ -186,14 +177,16 @@ impl Parts {
         let (fence, pid_observer) = fences(&local, data_dir, dynamic)?;
         let peers = Arc::new(HttpPeers::new(&peer_tls(&local)?)?);
         let scripts = Arc::new(Scripts::new());
-        scripts.configure(&callbacks(&local, dynamic));
+        scripts.configure(&local.callbacks(dynamic));
         let local = Arc::new(RwLock::new(local));
-        let node = Arc::new(PgNode::new(postgres, local.clone(), data_dir.to_owned(), pid_observer, scripts.clone()));
-        Ok(Parts { local, store, node, peers, scripts, fence, clock: Arc::new(BootClock), reloaded })
+        let node = Arc::new(PgNode::new(postgres, local.clone(), scripts.clone(), data_dir.to_owned(), pid_observer));
+        let (data_dir, clock) = (data_dir.to_owned(), Arc::new(BootClock));
+        Ok(Parts { local, data_dir, store, node, peers, scripts, fence, clock, reloaded })
     }
 
     async fn run(self, api_config: ApiConfig, dynamic: Map<String, Value>) -> Result<i32, String> {
         let info = self.node_info(&dynamic)?;
+        comment_tags(&info);
         let deps = Deps {
             store: self.store.clone(),
             node: self.node.clone(),
@@ -222,7 +215,16 @@ impl Parts {
         let server = Arc::new(api::serve(api_config, Arc::new(backend)).await.map_err(|error| error.to_string())?);
         signals::watch(handle.clone(), reload.clone()).map_err(|error| format!("cannot watch for signals: {error}"))?;
         let scripts = self.scripts.clone();
-        let reloader = tokio::spawn(self.reload_on_demand(handle, reload, server.clone()));
+        let reloader = Reloader {
+            local: self.local,
+            data_dir: self.data_dir,
+            node: self.node,
+            peers: self.peers,
+            server: server.clone(),
+            handle,
+            reloaded: self.reloaded,
+        };
+        let reloader = tokio::spawn(reloader.run(reload, info));
         notify("READY=1");
         let code = agent.run().await;
         scripts.all_begun().await;
@@ -239,72 +241,6 @@ impl Parts {
         let local = self.local.read().unwrap_or_else(PoisonError::into_inner);
         node_info(&local, dynamic)
     }
-
-    /// Reads the configuration again each time it is asked for; a configuration that cannot be used changes nothing.
-    async fn reload_on_demand(self, handle: Handle, reload: Arc<Notify>, server: Arc<Server>) {
-        loop {
-            reload.notified().await;
-            notify(&format!("RELOADING=1\nMONOTONIC_USEC={}", monotonic_us()));
-            match self.reload(&handle, &server).await {
-                Ok(()) => tracing::info!("configuration reloaded"),
-                Err(why) => tracing::error!("the configuration was not reloaded: {why}"),
-            }
-            notify("READY=1");
-        }
-    }
-
-    async fn reload(&self, handle: &Handle, server: &Server) -> Result<(), String> {
-        let fresh = {
-            let local = self.local.read().unwrap_or_else(PoisonError::into_inner);
-            local.reload().map_err(text)?
-        };
-        fresh.check_startup().map_err(text)?;
-        let dynamic = handle.published().and_then(|published| {
-            let cluster = published.view.cluster()?;
-            Some(cluster.config.as_ref()?.value.clone())
-        });
-        let dynamic = dynamic.unwrap_or_else(|| fresh.bootstrap_dcs());
-        let info = node_info(&fresh, &dynamic)?;
-        pg_config(&fresh, &dynamic)?;
-        let api_config = ApiConfig::from_section(&section(&fresh, "restapi"))?;
-        self.peers.reconfigure(&peer_tls(&fresh)?)?;
-        self.scripts.configure(&callbacks(&fresh, &dynamic));
-        (self.reloaded)(&fresh);
-        *self.local.write().unwrap_or_else(PoisonError::into_inner) = fresh;
-        handle.reload(info);
-        server.reload(api_config).await.map_err(|error| error.to_string())
-    }
-}
-
-/// `CLOCK_MONOTONIC`, as systemd wants it with a reload.
-fn monotonic_us() -> i64 {
-    let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
-    now.tv_sec * 1_000_000 + now.tv_nsec / 1_000
-}
-
-fn node_info(local: &LocalConfig, dynamic: &Map<String, Value>) -> Result<NodeInfo, String> {
-    let pg = pg_config(local, dynamic)?;
-    let restapi = local.restapi().map_err(text)?;
-    let proxy = local.get("postgresql.proxy_address").and_then(Value::as_str);
-    Ok(NodeInfo {
-        name: local.name().map_err(text)?,
-        scope: local.scope().map_err(text)?,
-        conn_url: format!("postgres://{}/{}", pg.connect_address, pg.database),
-        api_url: restapi.url(),
-        proxy_url: proxy.map(|proxy| format!("postgres://{proxy}/{}", pg.database)),
-        version: model::COMPATIBLE_VERSION.to_owned(),
-        tags: local.tags().checked(),
-        may_bootstrap: local.bootstrap().map_err(text)?.is_some(),
-        initial_config: Value::Object(dynamic.clone()).to_string(),
-        clones_without_leader: pg.replica_methods.iter().any(|method| method.settings.contains_key("no_leader")),
-    })
-}
-
-fn peer_tls(local: &LocalConfig) -> Result<PeerTls, String> {
-    let ctl = local.ctl().map_err(text)?;
-    // As upstream: peers are identified by the store's record of them, not by their certificates, which are often
-    // self-signed; a race must not fail over that.
-    Ok(PeerTls { insecure: true, ca_file: ctl.cacert, cert_file: ctl.certfile, key_file: ctl.keyfile })
 }
 
 fn mode(mode: GuardMode) -> Mode {
@@ -347,20 +283,4 @@ fn fences(
     }
     let combined = if guards.is_empty() { Arc::new(NoFence) } else { fence::combine(guards) };
     Ok((combined, observer))
-}
-
-trait Checked {
-    fn checked(self) -> Self;
-}
-
-impl Checked for Tags {
-    /// Says where two tags contradict each other; which one wins is in [`Tags`].
-    fn checked(self) -> Tags {
-        for (flag, priority) in [("nofailover", "failover_priority"), ("nosync", "sync_priority")] {
-            if self.0.contains_key(flag) && self.0.contains_key(priority) {
-                tracing::warn!("tags: both {flag} and {priority} are set, {flag} wins");
-            }
-        }
-        self
-    }
 }

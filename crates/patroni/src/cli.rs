@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use clap::{ArgGroup, CommandFactory, FromArgMatches, Parser};
 
-use crate::{configfile, node};
+use crate::{configfile, init, node};
 
 /// Starts the sentinel instead of a node. Not for people: the agent passes it to its own executable.
 const SENTINEL: &str = "--sentinel";
@@ -59,6 +59,8 @@ pub fn patroni() -> ExitCode {
         configfile::generate_sample(cli.config.as_deref())
     } else if cli.generate_config {
         configfile::generate(cli.config.as_deref(), cli.dsn.as_deref())
+    } else if init::is_first() {
+        init::run()
     } else {
         node::run(cli.config.as_deref())
     };

@@ -5,6 +5,7 @@
 
 pub mod cli;
 mod configfile;
+mod init;
 mod interview;
 pub mod logging;
 mod node;

@@ -6,6 +6,7 @@ use std::os::unix::fs::{PermissionsExt, chown};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 use assert_cmd::assert::OutputAssertExt;
 use assert_cmd::cargo::cargo_bin;
@@ -156,6 +157,56 @@ fn root_may_not_run_a_node() {
     let text = stderr(patroni(dir.path()).env("PATRONI_NAME", "n"), 1);
     assert!(text.starts_with("patroni must not run as root, for PostgreSQL refuses to: "), "{text}");
     assert_eq!(names_in(dir.path()), Vec::<PathBuf>::new());
+}
+
+/// In a container the agent is the first process: it reaps orphans, passes signals on, and ends as the agent ends.
+#[test]
+fn as_the_first_process_it_reaps_and_passes_signals_on() {
+    let namespace = |directory: &Path| {
+        let mut command = clean(Command::new("unshare"), directory);
+        command.args(["--pid", "--fork", "--kill-child"]);
+        command
+    };
+    let dir = directory();
+    if !namespace(dir.path()).arg("true").output().is_ok_and(|output| output.status.success()) {
+        println!("process namespaces are not allowed here: nothing to test");
+        return;
+    }
+    patroni_as_user(dir.path());
+    // A refused configuration: the child's code is passed on.
+    let program = if is_root() { dir.path().join("patroni") } else { cargo_bin("patroni") };
+    let user = ["setpriv", "--reuid=postgres", "--regid=postgres", "--clear-groups"];
+    let mut command = namespace(dir.path());
+    command.args(user).arg(&program).arg("none.yml").assert().code(1);
+
+    // A store that does not answer: the agent waits for it.
+    let tree = json!({
+        "name": "n", "scope": "s", "etcd3": {"host": "127.0.0.1:1"}, "restapi": {"listen": "127.0.0.1:1"},
+        "postgresql": {
+            "listen": "127.0.0.1:1", "data_dir": dir.path().join("data"), "bin_dir": PG_BIN,
+            "authentication": {"replication": {"username": "r"}},
+        },
+    });
+    fs::write(dir.path().join("waits.yml"), tree.to_string()).expect("written");
+    let log = dir.path().join("log");
+    let mut command = namespace(dir.path());
+    let orphan = format!("sh -c 'sleep 0.2 & :'; exec {} waits.yml", program.display());
+    command.args(user).args(["sh", "-c", &orphan]).stderr(fs::File::create(&log).expect("a log"));
+    let mut child = command.spawn().expect("started");
+    let deadline = Instant::now() + Duration::from_secs(20);
+    let said = |text: &str| fs::read_to_string(&log).expect("readable").contains(text);
+    while !said("Reaped pid=") {
+        assert!(Instant::now() < deadline, "{}", fs::read_to_string(&log).expect("readable"));
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    // The one process below `unshare` is the first of the namespace.
+    let children = format!("/proc/{0}/task/{0}/children", child.id());
+    let first: i32 = fs::read_to_string(children).expect("read").trim().parse().expect("one process");
+    let first = rustix::process::Pid::from_raw(first).expect("a process");
+    rustix::process::kill_process(first, rustix::process::Signal::TERM).expect("told");
+    let status = child.wait().expect("ended");
+    // Before it runs a node, the agent takes SIGTERM as any program does.
+    assert_eq!(status.code(), Some(128 + 15), "{}", fs::read_to_string(&log).expect("readable"));
 }
 
 #[test]

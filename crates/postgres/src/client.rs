@@ -1,6 +1,5 @@
 //! Connections to the local server.
 
-use std::path::PathBuf;
 use std::time::Duration;
 
 use model::HostPort;
@@ -10,6 +9,7 @@ use tokio_postgres::error::SqlState;
 use tokio_postgres::{Config, NoTls, SimpleQueryMessage, SimpleQueryRow};
 
 use crate::config::{Credentials, PgConfig};
+use crate::postmaster::PidFile;
 use crate::tls;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
@@ -47,26 +47,40 @@ impl Drop for Session {
 }
 
 /// Connects as superuser to the server described by `config`, over its socket where configured, else over TCP.
-pub(crate) async fn connect(config: &PgConfig, socket_dir: Option<PathBuf>) -> Result<Session, Failure> {
-    connect_database(config, socket_dir, &config.database).await
+/// `running` is what the server's own file says.
+pub(crate) async fn connect(config: &PgConfig, running: Option<&PidFile>) -> Result<Session, Failure> {
+    connect_database(config, running, &config.database).await
 }
 
 /// The same, to another database.
 pub(crate) async fn connect_database(
     config: &PgConfig,
-    socket_dir: Option<PathBuf>,
+    running: Option<&PidFile>,
     database: &str,
 ) -> Result<Session, Failure> {
-    let socket = socket_dir.filter(|_| config.use_unix_socket);
+    let local = running_address(config, running);
+    let socket = running.and_then(|file| file.socket_dir.as_ref()).filter(|_| config.use_unix_socket);
     if let Some(dir) = socket {
-        let address = HostPort { host: dir.to_string_lossy().into_owned(), port: config.listen.port };
+        let address = HostPort { host: dir.to_string_lossy().into_owned(), port: local.port };
         match open(config, &config.superuser, &address, database).await {
             // Not being there is no reason to fail while TCP may work.
             Err(Failure::Failed(error)) => tracing::debug!("{error}; trying TCP"),
             result => return result,
         }
     }
-    open(config, &config.superuser, &config.local_address(), database).await
+    open(config, &config.superuser, &local, database).await
+}
+
+/// Where the server listens: it may have been started before `listen` was changed, which takes a restart.
+pub(crate) fn running_address(config: &PgConfig, running: Option<&PidFile>) -> HostPort {
+    let configured = config.local_address();
+    let port = running.and_then(|file| file.port).unwrap_or(configured.port);
+    let host = match running.and_then(|file| file.listen.as_deref()) {
+        Some("*" | "0.0.0.0" | "::" | "127.0.0.1" | "localhost") => "localhost".to_owned(),
+        Some(host) if !host.is_empty() && !config.listen.hosts.iter().any(|known| known == host) => host.to_owned(),
+        _ => configured.host,
+    };
+    HostPort { host, port }
 }
 
 /// Connects with these credentials to a server, which may be another node's, over TCP or in a socket directory.
@@ -196,5 +210,38 @@ impl Session {
     pub async fn value(&self, what: &str, sql: &str) -> Result<Option<String>, Failure> {
         let rows = self.query(what, sql).await?;
         Ok(rows.first().and_then(|row| row.try_get(0).ok().flatten()).map(str::to_owned))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::{Map, json};
+
+    #[test]
+    fn a_server_is_reached_where_it_was_started() {
+        let pid_file = |listen: &str, port: u16| PidFile {
+            pid: 1,
+            start_time: 0,
+            port: Some(port),
+            socket_dir: None,
+            listen: Some(listen.to_owned()),
+            status: None,
+        };
+        for (configured, running, expected) in [
+            ("127.0.0.1:5432", None, "localhost:5432"),
+            ("127.0.0.1:5433", Some(pid_file("127.0.0.1", 5432)), "localhost:5432"),
+            ("10.0.0.2:5432", Some(pid_file("10.0.0.1", 5432)), "10.0.0.1:5432"),
+            ("10.0.0.2:5432", Some(pid_file("*", 5431)), "localhost:5431"),
+            ("10.0.0.1,127.0.0.1:5432", Some(pid_file("10.0.0.1", 5432)), "localhost:5432"),
+            ("10.0.0.1:5432", Some(pid_file("", 5432)), "10.0.0.1:5432"),
+        ] {
+            let section = json!({
+                "listen": configured, "data_dir": "/d", "authentication": {"replication": {"username": "r"}},
+            });
+            let section = section.as_object().cloned().unwrap_or_default();
+            let config = PgConfig::from_section(&section, &Map::new(), "n", "s").expect("valid");
+            assert_eq!(running_address(&config, running.as_ref()).to_string(), expected, "{configured} {running:?}");
+        }
     }
 }

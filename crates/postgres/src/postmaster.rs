@@ -32,7 +32,11 @@ pub(crate) struct PidFile {
     pub pid: i32,
     /// Seconds since the epoch.
     pub start_time: i64,
+    /// TCP port.
+    pub port: Option<u16>,
     pub socket_dir: Option<PathBuf>,
+    /// The first listen address; empty where the server listens on sockets alone.
+    pub listen: Option<String>,
     /// Line 8, from version 10 on.
     pub status: Option<Status>,
 }
@@ -72,6 +76,8 @@ impl PidFile {
         Some(PidFile {
             pid: pid.abs(),
             start_time: lines.get(2).and_then(|line| line.parse().ok()).unwrap_or(0),
+            port: lines.get(3).and_then(|line| line.parse().ok()),
+            listen: lines.get(5).map(|line| (*line).to_owned()),
             socket_dir: lines.get(4).filter(|line| line.starts_with('/')).map(PathBuf::from),
             status: match lines.get(7).copied() {
                 Some("starting") => Some(Status::Starting),
@@ -292,6 +298,7 @@ mod tests {
         let file = PidFile::parse(text).expect("complete");
         assert_eq!((file.pid, file.start_time, file.status), (4711, 1_700_000_000, Some(Status::Ready)));
         assert_eq!(file.socket_dir, Some(PathBuf::from("/run/postgresql")));
+        assert_eq!((file.port, file.listen.as_deref()), (Some(5433), Some("127.0.0.1")));
         assert_eq!(PidFile::parse("4711\n").and_then(|file| file.status), None);
         for text in ["", "x\n", "0\n", "99999999999\n", "-2147483648"] {
             assert_eq!(PidFile::parse(text), None, "{text:?}");

@@ -66,6 +66,19 @@ pub(crate) fn command_on(program: &Path, data_dir: &Path) -> Command {
     command
 }
 
+/// [`command`] for a server: it knows nothing of the orchestrator around it either, and gets the memory arenas that
+/// `PG_MALLOC_ARENA_MAX` asks for.
+pub(crate) fn postmaster(program: &Path) -> Command {
+    let mut command = command(program);
+    for (name, _) in std::env::vars_os().filter(|(name, _)| name.as_encoded_bytes().starts_with(b"KUBERNETES_")) {
+        command.env_remove(name);
+    }
+    if let Some(arenas) = std::env::var_os("PG_MALLOC_ARENA_MAX") {
+        command.env_remove("PG_MALLOC_ARENA_MAX").env("MALLOC_ARENA_MAX", arenas);
+    }
+    command
+}
+
 /// Runs a program to its end; a cancelled task kills its process group and is an error.
 pub(crate) async fn run(command: Command, what: &str, task: &TaskHandle) -> Result<Finished, String> {
     run_with_tick(command, what, task, || {}).await

@@ -8,13 +8,13 @@ use std::time::Duration;
 
 use model::lsn::{TimelineSwitch, parse_history_file};
 use model::pg::Upstream;
-use model::{HostPort, Lsn, Timeline};
+use model::{Lsn, Timeline};
 
 use crate::bootstrap::TemporaryFile;
-use crate::conninfo;
 use crate::node::Postgres;
 use crate::process;
 use crate::task::TaskHandle;
+use crate::{client, conninfo};
 
 /// Bound on one call, of which there are at most two, connecting included.
 const QUESTION_MAX: Duration = Duration::from_millis(1500);
@@ -73,11 +73,11 @@ impl Postgres {
     /// Timeline that the local server replays, from `IDENTIFY_SYSTEM`; `None` when it does not say.
     pub(crate) async fn own_timeline(&self) -> Option<Timeline> {
         let config = self.config();
-        let socket = if config.use_unix_socket_repl { self.socket_dir() } else { None };
-        let address = match socket {
-            Some(dir) => HostPort { host: dir.to_string_lossy().into_owned(), port: config.listen.port },
-            None => config.local_address(),
-        };
+        let running = self.pid_file();
+        let mut address = client::running_address(&config, running.as_ref());
+        if let Some(dir) = running.and_then(|file| file.socket_dir).filter(|_| config.use_unix_socket_repl) {
+            address.host = dir.to_string_lossy().into_owned();
+        }
         let own = Upstream { address, slot: None };
         let answer = self.ask_remote(&own, &["IDENTIFY_SYSTEM"]).await.ok()?;
         answer.split(FIELD).nth(1)?.trim().parse().ok().map(Timeline)

@@ -1,6 +1,5 @@
 //! Changes of replication slots on the local server.
 
-use std::path::PathBuf;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
@@ -10,6 +9,7 @@ use tokio_postgres::error::SqlState;
 use crate::client::{self, Failure, Session};
 use crate::config::PgConfig;
 use crate::node::Postgres;
+use crate::postmaster::PidFile;
 use crate::sql;
 
 /// Bound on one statement about a logical slot: to make one waits for all transactions that run, to move one on reads all
@@ -46,7 +46,7 @@ impl Postgres {
         if busy.as_ref().is_some_and(|work| !work.is_finished()) {
             return;
         }
-        *busy = Some(tokio::spawn(logical_work(self.config(), self.socket_dir(), changes, version)));
+        *busy = Some(tokio::spawn(logical_work(self.config(), self.pid_file(), changes, version)));
     }
 
     /// Ends work on logical slots: the server is about to be promoted.
@@ -67,12 +67,12 @@ fn database_of(change: &SlotChange) -> Option<&str> {
     }
 }
 
-async fn logical_work(config: Arc<PgConfig>, socket_dir: Option<PathBuf>, changes: Vec<SlotChange>, version: u32) {
+async fn logical_work(config: Arc<PgConfig>, running: Option<PidFile>, changes: Vec<SlotChange>, version: u32) {
     let mut open: Option<(String, Session)> = None;
     for change in changes {
         let Some(database) = database_of(&change) else { continue };
         if open.as_ref().is_none_or(|(name, _)| name != database) {
-            match connect(&config, socket_dir.clone(), database).await {
+            match connect(&config, running.as_ref(), database).await {
                 Ok(session) => open = Some((database.to_owned(), session)),
                 Err(why) => {
                     tracing::warn!("cannot work on logical replication slots in database {database}: {why}");
@@ -93,8 +93,8 @@ async fn logical_work(config: Arc<PgConfig>, socket_dir: Option<PathBuf>, change
     }
 }
 
-async fn connect(config: &PgConfig, socket_dir: Option<PathBuf>, database: &str) -> Result<Session, String> {
-    let session = client::connect_database(config, socket_dir, database).await.map_err(Failure::into_text)?;
+async fn connect(config: &PgConfig, running: Option<&PidFile>, database: &str) -> Result<Session, String> {
+    let session = client::connect_database(config, running, database).await.map_err(Failure::into_text)?;
     let bound = format!("SET statement_timeout = {}", LOGICAL_MAX.as_millis());
     session.query("set the statement timeout", &bound).await.map_err(Failure::into_text)?;
     Ok(session)

@@ -154,8 +154,13 @@ impl Node {
 
     /// Starts the agent.
     pub fn start(&mut self) -> Result<()> {
+        self.start_with(&[])
+    }
+
+    /// Starts the agent with more variables in its environment.
+    pub fn start_with(&mut self, variables: &[(&str, &str)]) -> Result<()> {
         let mut command = self.programs.command("patroni")?;
-        command.arg(self.config_path());
+        command.arg(self.config_path()).envs(variables.iter().copied());
         self.agent = Some(Running::start(&mut command, &self.owner, &self.home, &self.home.join("log"))?);
         Ok(())
     }

@@ -177,8 +177,7 @@ pub const SETTINGS: &[Setting] = &[
         .applies(Applies::PostgresRestart),
     setting("postgresql.connect_address", Address, "address under which others reach PostgreSQL").env().since("0.75"),
     setting("postgresql.proxy_address", Address, "address of a proxy in front of PostgreSQL").env(),
-    setting("postgresql.database", Text, "database of local connections").default("postgres").env()
-        .applies(Applies::Restart),
+    setting("postgresql.database", Text, "database of local connections").default("postgres").env(),
     setting("postgresql.data_dir", Text, "data directory").required().env().since("0.75").applies(Applies::Restart),
     setting("postgresql.config_dir", Text, "directory of configuration files, if not data_dir").env().since("1.3")
         .applies(Applies::Restart),
@@ -186,9 +185,9 @@ pub const SETTINGS: &[Setting] = &[
         .applies(Applies::Restart),
     setting("postgresql.custom_conf", Text, "configuration file included in place of the base file").since("1.1"),
     setting("postgresql.bin_dir", Text, "directory of the PostgreSQL programs; empty: PATH").default("''").env()
-        .since("1.1").applies(Applies::Restart),
+        .since("1.1"),
     setting("postgresql.bin_name.{pg_ctl,initdb,pg_controldata,pg_basebackup,postgres,pg_isready,pg_rewind}", Text,
-        "name of a PostgreSQL program").env().applies(Applies::Restart),
+        "name of a PostgreSQL program").env(),
     setting("postgresql.pgpass", Text, "password file that is written for replication").default("~/pgpass").env()
         .since("0.75"),
     setting("postgresql.authentication.{superuser,replication,rewind}.username", Text, "role name").env(),

@@ -32,7 +32,7 @@ pub(crate) enum Plan {
 }
 
 impl Postgres {
-    /// The configuration changed: rewrites the files, reloads a running server. Returns whether anything was written.
+    /// The configuration changed: rewrites the files, reloads a running server. Returns whether one was reloaded.
     /// What needs a restart shows as `pending_restart` in the next snapshot.
     ///
     /// `config` must be of the same data directory. Without a data directory it is only remembered.
@@ -44,6 +44,11 @@ impl Postgres {
                 config.data_dir.display()
             ));
         }
+        let old = self.config();
+        // An open connection would go on as somebody else, or somewhere else.
+        if (&old.superuser, &old.database) != (&config.superuser, &config.database) {
+            self.drop_heartbeat().await;
+        }
         *self.config.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(config);
         *self.role.lock().unwrap_or_else(PoisonError::into_inner) = role;
         // While a restored cluster comes up, its access rules and recovery configuration are not ours to rewrite.
@@ -52,10 +57,7 @@ impl Postgres {
             return Ok(false);
         }
         let (changed, _) = self.write_config(role, Plan::Keep).await?;
-        if changed {
-            self.reload();
-        }
-        Ok(changed)
+        Ok(changed && self.reload())
     }
 
     /// Forces `hot_standby_feedback` on, or leaves it to the configuration. Until this is called it stays on where it is
@@ -78,10 +80,14 @@ impl Postgres {
         told.unwrap_or_else(|| files::parameter_on_disk(config, "hot_standby_feedback").as_deref() == Some("on"))
     }
 
-    /// SIGHUP: the server reads its files again. Does nothing where none runs.
-    pub fn reload(&self) {
-        if let Found::Alive(tracked, _) = self.supervisor.find() {
-            tracked.signal(Signal::HUP);
+    /// SIGHUP: the server reads its files again. Does nothing, and returns false, where none runs.
+    pub fn reload(&self) -> bool {
+        match self.supervisor.find() {
+            Found::Alive(tracked, _) => {
+                tracked.signal(Signal::HUP);
+                true
+            }
+            _ => false,
         }
     }
 

@@ -184,12 +184,12 @@ impl Postgres {
 
     /// A new connection to the local server.
     pub(crate) async fn connect(&self) -> Result<Session, Failure> {
-        client::connect(&self.config(), self.socket_dir()).await
+        client::connect(&self.config(), self.pid_file().as_ref()).await
     }
 
-    /// Where the running server has its socket.
-    pub(crate) fn socket_dir(&self) -> Option<PathBuf> {
-        PidFile::read(&self.data_dir).ok().flatten().and_then(|file| file.socket_dir)
+    /// What the running server says of itself.
+    pub(crate) fn pid_file(&self) -> Option<PidFile> {
+        PidFile::read(&self.data_dir).ok().flatten()
     }
 
     /// `CHECKPOINT`. Takes as long as it takes; dropping the future ends the wait, not the checkpoint.

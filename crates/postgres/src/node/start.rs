@@ -126,7 +126,7 @@ impl Postgres {
             // Nobody may read a cluster that is on its way to its target.
             effective.set("hot_standby", "off");
         }
-        let mut command = process::command(&config.binaries.path("postgres"));
+        let mut command = process::postmaster(&config.binaries.path("postgres"));
         command.arg("-D").arg(&self.data_dir);
         command.arg(format!("--config-file={}", config.conf_file("").display()));
         command.args(effective.arguments());
