@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
-use testkit::{Cluster, ClusterSpec, Workload, holds_for, measured, wait_for};
+use testkit::{Cluster, ClusterSpec, Node, Workload, holds_for, measured, wait_for};
 
 /// For things that happen within a few cycles (loop_wait 2), on a busy machine.
 const SOON: Duration = Duration::from_secs(40);
@@ -264,14 +264,37 @@ async fn settings_reload_and_restart() -> Result<()> {
     cluster.finish()
 }
 
+/// A restart is scheduled, shown, done in its time, and gone then.
+async fn scheduled_restart(node: &Node) -> Result<()> {
+    let before = node.postmaster_pid()?;
+    let soon = "SELECT to_char(now() + '4 s', 'YYYY-MM-DD\"T\"HH24:MI:SSOF')";
+    let at = node.sql().value(soon).await?;
+    let request = ["restart", "batman", &node.name, "--scheduled", &at, "--force"];
+    let said = node.ctl(&request).await?.success()?;
+    ensure!(said.contains(&format!("Success: restart scheduled on member {}", node.name)), "{said}");
+    let answer = node.rest().post("/restart", &json!({"schedule": at})).await?;
+    ensure!(answer.code == 409 && answer.text == "Another restart is already scheduled", "{answer:?}");
+    let status = node.rest().get("/patroni").await?.json()?;
+    ensure!(status["scheduled_restart"]["schedule"].is_string(), "{status}");
+    wait_for("the scheduled restart", SOON, || async {
+        ensure!(node.postmaster_pid()? != before, "the server is the same");
+        let status = node.rest().get("/patroni").await?.json()?;
+        ensure!(status["state"] == "running" && status["scheduled_restart"].is_null(), "{status}");
+        Ok(())
+    })
+    .await
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn reinitialize_a_replica() -> Result<()> {
     let cluster = ClusterSpec::quick("reinit").start().await?;
     let leader = cluster.primary().await?;
     let replica = cluster.node(&replica_of(&cluster, &leader)?)?;
+    scheduled_restart(replica).await?;
     let marker = replica.data_dir().join("marker");
     std::fs::write(&marker, "of the old copy")?;
-    let said = replica.ctl(&["reinit", "batman", &replica.name, "--force", "--wait"]).await?.success()?;
+    let said =
+        replica.ctl(&["reinit", "batman", &replica.name, "--force", "--from-leader", "--wait"]).await?.success()?;
     assert!(said.contains(&format!("Success: reinitialize for member {}", replica.name)), "{said}");
     cluster.healthy(SOON).await?;
     assert!(!marker.exists(), "the old data directory is still there");

@@ -38,8 +38,7 @@ impl Postgres {
         basebackup_only: bool,
         task: &TaskHandle,
     ) -> Result<(), String> {
-        self.ensure_stopped("copy another server")?;
-        self.supervisor.kill_workers().await?;
+        self.make_way("copy another server").await?;
         let config = self.config();
         let mut problems = Vec::new();
         for method in methods(&config, source, basebackup_only) {

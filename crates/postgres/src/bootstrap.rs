@@ -36,8 +36,7 @@ impl Postgres {
     /// Makes a new cluster in the empty data directory, by initdb or the custom method, and writes its
     /// configuration; ends stopped. The directory stays marked as unfinished until [`Postgres::post_bootstrap`].
     pub async fn initdb(&self, task: &TaskHandle) -> Result<(), String> {
-        self.ensure_stopped("bootstrap")?;
-        self.supervisor.kill_workers().await?;
+        self.make_way("bootstrap").await?;
         let config = self.config();
         if layout::data_dir_state(&self.data_dir) != model::pg::DataDir::Empty {
             // What an interrupted bootstrap or copy left is nobody's data.

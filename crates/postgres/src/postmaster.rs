@@ -243,11 +243,9 @@ impl Supervisor {
         self.kill_all(proc_fs::servers_in).await
     }
 
-    /// Makes way for work on the data directory: kills servers, and the programs that an agent which was killed has left
-    /// at work on it.
-    pub async fn kill_workers(&self) -> Result<(), String> {
-        self.kill_all(proc_fs::programs_on).await?;
-        self.kill_servers().await
+    /// Kills every program that an agent set to work on the data directory, and waits until they are gone.
+    pub async fn end_programs(&self) -> Result<(), String> {
+        self.kill_all(proc_fs::programs_on).await
     }
 
     async fn kill_all(&self, find: fn(&Path) -> Vec<i32>) -> Result<(), String> {

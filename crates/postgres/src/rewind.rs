@@ -29,9 +29,8 @@ impl Postgres {
     /// pg_rewind against `source`. The server must be stopped, cleanly. When it fails or is cancelled after it may have
     /// changed something, the data directory stays marked: it must be rewound again or copied anew, never started.
     pub async fn rewind(&self, source: &Upstream, task: &TaskHandle) -> Result<(), String> {
-        self.ensure_stopped("run pg_rewind")?;
+        self.make_way("run pg_rewind").await?;
         self.ensure_present("run pg_rewind")?;
-        self.supervisor.kill_workers().await?;
         self.supervisor.clear_remains().await?;
         let config = self.config();
         let version = self.version()?;
@@ -149,9 +148,8 @@ impl Postgres {
 
     /// Replays the WAL of a server that did not stop cleanly, in single-user mode; ends shut down.
     pub async fn crash_recovery(&self, task: &TaskHandle) -> Result<(), String> {
-        self.ensure_stopped("recover from the crash")?;
+        self.make_way("recover from the crash").await?;
         self.ensure_present("recover from the crash")?;
-        self.supervisor.kill_workers().await?;
         if let Some(work) = self.marker.read() {
             return Err(format!(
                 "cannot recover from the crash: unfinished work ({work:?}) on {}",

@@ -174,6 +174,15 @@ impl Cycle<'_> {
         matches!(state, Some(ControlState::ShutDown | ControlState::ShutDownInRecovery))
     }
 
+    /// A server that was promoted, crashed before its first checkpoint and came back as a standby: its control file still
+    /// names the timeline before, and pg_rewind (up to 15) believes it and finds nothing to do. The end of a recovery in
+    /// single-user mode writes the timeline that the data is on.
+    fn control_file_is_behind(&self) -> bool {
+        self.view.pg.control.as_ref().is_some_and(|control| {
+            control.state == ControlState::ShutDownInRecovery && control.min_recovery_timeline > control.timeline
+        })
+    }
+
     fn can_rewind(&self) -> bool {
         self.view.settings.use_pg_rewind && self.view.pg.control.as_ref().is_some_and(|control| control.rewindable)
     }
@@ -211,6 +220,11 @@ impl Cycle<'_> {
             Divergence::Diverged if policy.remove_data_directory_on_diverged_timelines => {
                 self.rebuild(cluster, "reinitializing due to diverged timelines")
             }
+            Divergence::Failed(_) | Divergence::Diverged if self.view.pg.unfinished.is_some() => {
+                // pg_rewind truncates and removes the local WAL that it would need for another attempt. What it leaves is
+                // no database any more (PostgreSQL documentation, pg_rewind, "Notes"): nothing is lost with it.
+                self.rebuild(cluster, "taking a new copy: pg_rewind was interrupted and cannot be repeated")
+            }
             Divergence::Failed(_)
                 if policy.remove_data_directory_on_rewind_failure
                     || policy.remove_data_directory_on_diverged_timelines =>
@@ -219,9 +233,6 @@ impl Cycle<'_> {
             }
             Divergence::Failed(why) => {
                 self.needs_an_operator(&format!("pg_rewind failed and will not be tried again ({why})"))
-            }
-            Divergence::Diverged if self.view.pg.unfinished.is_some() => {
-                self.needs_an_operator("an interrupted pg_rewind left the data directory inconsistent")
             }
             Divergence::Diverged if running => self.needs_an_operator(
                 "the local history diverged from the leader's and cannot be rewound (use_pg_rewind, and wal_log_hints or checksums, are needed)",
@@ -252,7 +263,7 @@ impl Cycle<'_> {
             self.stop(crate::step::StopMode::Fast, StopPurpose::Rebuild)?;
             return Ok(Some(End::new(REWIND, "stopping PostgreSQL to run pg_rewind")));
         }
-        if self.view.pg.unfinished.is_none() && !self.stopped_cleanly() {
+        if self.view.pg.unfinished.is_none() && (!self.stopped_cleanly() || self.control_file_is_behind()) {
             self.start(Task::CrashRecovery)?;
             let text = "doing crash recovery in a single user mode before pg_rewind";
             return Ok(Some(End::new(CRASH_RECOVERY, text)));

@@ -110,6 +110,22 @@ fn crashed_standby_that_diverged_is_recovered_before_it_is_rewound() {
     scene.play().expect("crash-recovery", &["CrashRecovery"]);
 }
 
+/// Found by the kill loop: a standby that had been promoted alone and crashed at once was "rewound" three times without
+/// effect, because pg_rewind reads the timeline of the last checkpoint.
+#[test]
+fn timeline_without_a_checkpoint_is_recovered_before_the_rewind() {
+    let mut scene = old_primary(ControlState::ShutDownInRecovery);
+    scene.memory.divergence = Divergence::Diverged;
+    let control = scene.view.pg.control.as_mut().expect("control");
+    (control.min_recovery, control.min_recovery_timeline) = (Lsn(995), Timeline(2));
+    scene.play().expect("crash-recovery", &["CrashRecovery"]);
+
+    let control = scene.view.pg.control.as_mut().expect("control");
+    (control.state, control.timeline, control.min_recovery_timeline) =
+        (ControlState::ShutDown, Timeline(2), Timeline(0));
+    scene.play().expect("rewind", &["rewind to 127.0.0.1:5433"]);
+}
+
 #[test]
 fn rewind_waits_for_the_checkpoint_and_for_the_promotion() {
     let mut scene = old_primary(ControlState::ShutDown);
@@ -259,6 +275,31 @@ fn copy_that_was_never_started_is_started_as_a_standby() {
             scene.play().expect("recover-standby", &["start standby of 127.0.0.1:5433"]);
         }
     }
+}
+
+/// Pitfall 24, and found by the kill loop: pg_rewind removes the local history and truncates the local WAL that another
+/// attempt needs. A node must not get stuck on what it left.
+#[test]
+fn half_rewound_directory_that_cannot_be_rewound_is_copied_anew() {
+    let mut scene = old_primary(ControlState::ShutDown);
+    scene.server = promoted_at(990);
+    scene.view.pg.unfinished = Some(Unfinished::Rewind);
+    scene.memory.divergence = Divergence::Diverged;
+    scene.memory.rewind_error = Some("could not open file 00000005.history".into());
+    scene.play().expect("rewind", &["rewind to 127.0.0.1:5433"]);
+    scene.memory.rewind_failures = 2;
+    scene.play().expect("reinit", &["RemoveDataDir"]);
+
+    // Not because the leader went away in the middle, and not without anybody to copy.
+    scene.server = Err("connection refused".into());
+    scene.play().expect("rewind-wait", &[]);
+    cluster_of(&mut scene).leader = None;
+    scene.play().expect("rewind-wait", &[]);
+
+    let mut scene = old_primary(ControlState::ShutDown);
+    scene.view.pg.unfinished = Some(Unfinished::Rewind);
+    scene.view.settings = settings(json!({"postgresql": {"use_pg_rewind": false}}));
+    scene.play().expect("reinit", &["RemoveDataDir"]);
 }
 
 /// Pitfall 24: a half-rewound directory is never started.

@@ -12,8 +12,7 @@ impl Postgres {
     /// point to, with the links following. What an earlier failure left under these names is removed: a node that
     /// fails again and again must not fill its disk.
     pub async fn move_data_dir_aside(&self) -> Result<(), String> {
-        self.ensure_stopped("put the data directory aside")?;
-        self.supervisor.kill_workers().await?;
+        self.make_way("put the data directory aside").await?;
         self.set_phase(BootstrapPhase::Idle);
         let data_dir = self.data_dir.clone();
         blocking(move || move_aside(&data_dir)).await??;

@@ -170,6 +170,14 @@ impl Postgres {
         }
     }
 
+    /// Makes way for work on the data directory: ends the programs that an agent which was killed has left at work on it
+    /// (initdb runs servers of its own), and what outlived a server. An error while a server runs.
+    pub(crate) async fn make_way(&self, purpose: &str) -> Result<(), String> {
+        self.supervisor.end_programs().await?;
+        self.ensure_stopped(purpose)?;
+        self.supervisor.kill_servers().await
+    }
+
     /// An error unless there is a whole data directory.
     pub(crate) fn ensure_present(&self, purpose: &str) -> Result<(), String> {
         match layout::data_dir_state(&self.data_dir) {
@@ -201,8 +209,7 @@ impl Postgres {
 
     /// Removes the contents of the data directory, and of the directories its WAL and tablespace links point to.
     pub async fn remove_data_dir(&self) -> Result<(), String> {
-        self.ensure_stopped("remove the data directory")?;
-        self.supervisor.kill_workers().await?;
+        self.make_way("remove the data directory").await?;
         // From here on it is not whole: what an interrupted removal leaves must not be taken for a data directory.
         self.marker.set(model::pg::Unfinished::Clone)?;
         let data_dir = self.data_dir.clone();
