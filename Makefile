@@ -20,6 +20,9 @@ kill-loop: ## Kill the agent a hundred times at random moments (SEED=n, POINTS=n
 	KILL_LOOP_SEED=$(or $(SEED),1) KILL_LOOP_POINTS=$(or $(POINTS),100) KILL_LOOP_SECONDS=$(or $(SECONDS),3600) \
 		cargo test -p patroni --test kill_loop -- --nocapture
 
+chaos: ## Random faults against a real cluster, as root (CHAOS_SECONDS=600 MODE=async|sync|quorum SEED=n UPSTREAM=virtualenv)
+	@scripts/chaos
+
 lint: ## Format check and lints only
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets -- -D warnings
