@@ -48,6 +48,15 @@ pub struct Programs {
     pub postgres_bin: PathBuf,
 }
 
+impl Programs {
+    fn site_packages(&self) -> Result<PathBuf> {
+        let lib = self.directory.join("lib");
+        let versions = fs::read_dir(&lib).with_context(|| format!("list {lib:?}"))?;
+        let python = versions.flatten().map(|entry| entry.path().join("site-packages")).find(|path| path.is_dir());
+        python.with_context(|| format!("find site-packages in {lib:?}"))
+    }
+}
+
 /// One database host.
 pub struct Node {
     /// Its disk.
@@ -202,7 +211,12 @@ impl Cluster {
         }
         match self.programs.flavour {
             Flavour::Ours => command.arg(self.programs.directory.join("patroni")),
-            Flavour::Upstream => command.arg(self.programs.directory.join("bin/patroni")),
+            Flavour::Upstream => {
+                // The scripts of a virtualenv name an interpreter that may be unreachable for the servers' user.
+                command.arg(format!("PYTHONPATH={}", self.programs.site_packages()?.display()));
+                command.arg("PYTHONDONTWRITEBYTECODE=1").arg("/usr/bin/python3");
+                command.arg(self.programs.directory.join("bin/patroni"))
+            }
         };
         command.arg(home.join("patroni.yml"));
         self.nodes[index].agent = Some(Running::start(&mut command, &Owner::tester(), &home, &home.join("log"))?);
