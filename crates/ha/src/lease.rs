@@ -3,8 +3,8 @@
 use model::BootTime;
 use serde::{Deserialize, Serialize};
 
-/// Made only from a successful acquire or renew of this cycle; the executor of an irreversible step checks the
-/// deadline once more.
+/// Made only from a successful acquire or renew of this cycle; before an irreversible step the lease keeper is asked once
+/// more, for what it has heard since counts, too.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LeaseProof {
     deadline: BootTime,
@@ -19,10 +19,5 @@ impl LeaseProof {
     /// The permission ends here.
     pub fn deadline(&self) -> BootTime {
         self.deadline
-    }
-
-    /// Still good at `now`.
-    pub fn is_valid(&self, now: BootTime) -> bool {
-        now < self.deadline
     }
 }

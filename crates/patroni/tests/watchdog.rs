@@ -135,7 +135,9 @@ async fn a_required_watchdog_is_kept_alive_exactly_while_there_is_a_primary() ->
     primary_answers(&cluster, 200).await?;
     device.until("to count again", |news| news.starts_with("Ctimeout=20\n1")).await?;
 
-    // The end: told to stop, the agent is no primary at once, and stops the countdown when PostgreSQL is down.
+    // The end, with a store that is dead: told to stop, the agent is no primary at once, waits for no answer, and stops
+    // the countdown when PostgreSQL is down.
+    cluster.etcd.stop()?;
     let rest = cluster.nodes[0].rest();
     cluster.nodes[0].signal(Signal::TERM)?;
     let told = std::time::Instant::now();
@@ -145,7 +147,14 @@ async fn a_required_watchdog_is_kept_alive_exactly_while_there_is_a_primary() ->
     device.until("the magic close", |news| news.ends_with('V')).await?;
     let data_dir = cluster.nodes[0].data_dir();
     ensure!(!data_dir.join("postmaster.pid").exists(), "the countdown was stopped before PostgreSQL was down");
-    cluster.nodes[0].stop().await?;
+    let code = cluster.nodes[0].stop().await?;
+    ensure!(code == Some(0), "it ended with {code:?}");
+    let took = told.elapsed();
+    testkit::measured(&format!(
+        "SIGTERM of the primary's agent while the store is dead: it ends after {:.1} s",
+        took.as_secs_f64()
+    ));
+    ensure!(took < Duration::from_secs(8), "it ended after {took:?}");
     cluster.finish()
 }
 
