@@ -11,6 +11,7 @@ use rustix::fd::{AsFd, OwnedFd};
 use rustix::fs::{Access, Mode as FileMode, OFlags};
 
 use super::{Mode, ioctl};
+use crate::clock::boot_now;
 use crate::ports::Fence;
 
 /// How the device is spoken to.
@@ -58,8 +59,15 @@ impl WatchdogOptions {
     }
 }
 
-/// The kernel watchdog as a [`Fence`]. Each [`Fence::arm`] opens the device if necessary and restarts its countdown;
-/// the deadline itself is not used, since the device only counts from the last write.
+/// Whole seconds until the store may give the lock to another node, at least one.
+fn lease_left_s(deadline: BootTime, times: LeaseTimes, now: BootTime) -> i64 {
+    let left = deadline.plus(times.safety_margin()).since(now);
+    i64::try_from(left.as_secs()).unwrap_or(i64::MAX).max(1)
+}
+
+/// The kernel watchdog as a [`Fence`]. Each [`Fence::arm`] opens the device if necessary and restarts its countdown. The
+/// device counts from the last write, the lease from before the request that renewed it: where the store took so long to
+/// answer that the usual countdown would outlast the lease, it is set to a shorter one.
 ///
 /// Dropping it without [`Fence::disarm`] leaves the countdown running, as the death of the process does.
 pub struct WatchdogFence {
@@ -79,6 +87,8 @@ struct Open {
     options: WatchdogOptions,
     /// It stops where it is asked to: it knows the magic close, and is not built or loaded with `nowayout`.
     can_be_stopped: bool,
+    /// What it was asked for, and what it made of it.
+    wanted_s: i64,
     timeout_s: i64,
 }
 
@@ -96,8 +106,8 @@ impl WatchdogFence {
 
 #[async_trait]
 impl Fence for WatchdogFence {
-    async fn arm(&self, _deadline: BootTime) -> Result<(), String> {
-        self.state().arm()
+    async fn arm(&self, deadline: BootTime) -> Result<(), String> {
+        self.state().arm(deadline, boot_now())
     }
 
     async fn disarm(&self) {
@@ -123,12 +133,14 @@ impl Fence for WatchdogFence {
 }
 
 impl State {
-    fn arm(&mut self) -> Result<(), String> {
+    fn arm(&mut self, deadline: BootTime, now: BootTime) -> Result<(), String> {
         if self.options.mode == Mode::Off {
             self.close();
             return Ok(());
         }
-        let armed = self.keep_alive();
+        let (ttl, loop_wait) = (self.options.ttl, self.options.loop_wait);
+        let left_s = lease_left_s(deadline, LeaseTimes { ttl, loop_wait, retry_timeout: Duration::ZERO }, now);
+        let armed = self.options.timeout_s().and_then(|timeout_s| self.keep_alive(timeout_s.min(left_s)));
         match &armed {
             Ok(()) => self.complained = None,
             Err(error) if self.complained.as_ref() != Some(error) => {
@@ -144,12 +156,12 @@ impl State {
         armed
     }
 
-    fn keep_alive(&mut self) -> Result<(), String> {
-        if self.open.as_ref().is_some_and(|open| open.options != self.options) {
+    fn keep_alive(&mut self, wanted_s: i64) -> Result<(), String> {
+        if self.open.as_ref().is_some_and(|open| open.options != self.options || open.wanted_s != wanted_s) {
             // Closing and opening again would leave a moment without a countdown where only the times changed.
             match &mut self.open {
                 Some(open) if open.is_same_device(&self.options) => {
-                    let updated = open.set_up(&self.options);
+                    let updated = open.set_up(&self.options, wanted_s);
                     if let Err(error) = updated {
                         self.close();
                         return Err(error);
@@ -160,7 +172,7 @@ impl State {
         }
         let open = match &mut self.open {
             Some(open) => open,
-            none => none.insert(Open::start(&self.options)?),
+            none => none.insert(Open::start(&self.options, wanted_s)?),
         };
         let device = self.options.device.display();
         if let Err(error) = open.write(b"1") {
@@ -192,15 +204,14 @@ impl State {
 }
 
 impl Open {
-    fn start(options: &WatchdogOptions) -> Result<Open, String> {
-        let timeout_s = options.timeout_s()?;
+    fn start(options: &WatchdogOptions, wanted_s: i64) -> Result<Open, String> {
         // Non-blocking: opening a pipe that nobody reads would wait for a reader.
         let flags = OFlags::WRONLY | OFlags::CLOEXEC | OFlags::NONBLOCK;
         let file = rustix::fs::open(&options.device, flags, FileMode::empty()).map_err(|error| {
             format!("cannot open watchdog.device {} for writing: {error}", options.device.display())
         })?;
-        let mut open = Open { file, options: options.clone(), can_be_stopped: true, timeout_s };
-        if let Err(error) = open.set_up(options) {
+        let mut open = Open { file, options: options.clone(), can_be_stopped: true, wanted_s, timeout_s: wanted_s };
+        if let Err(error) = open.set_up(options, wanted_s) {
             // Opening started the countdown.
             let _ = open.write(b"V");
             return Err(error);
@@ -220,8 +231,7 @@ impl Open {
     }
 
     /// Sets the timeout, and sees what the device made of it.
-    fn set_up(&mut self, options: &WatchdogOptions) -> Result<(), String> {
-        let wanted_s = options.timeout_s()?;
+    fn set_up(&mut self, options: &WatchdogOptions, wanted_s: i64) -> Result<(), String> {
         let actual_s = match options.driver {
             Driver::Testing => {
                 self.write(format!("Ctimeout={wanted_s}\n").as_bytes()).map_err(|error| {
@@ -238,7 +248,7 @@ impl Open {
                 options.device.display()
             ));
         }
-        self.timeout_s = actual_s;
+        (self.wanted_s, self.timeout_s) = (wanted_s, actual_s);
         self.options = options.clone();
         Ok(())
     }
@@ -331,15 +341,32 @@ mod tests {
         let written = || std::fs::read_to_string(&device).expect("the file");
         assert!(!fence.failed());
         assert_eq!(written(), "", "judging the device must not start it");
-        fence.arm(BootTime(1)).await.expect("armed");
-        fence.arm(BootTime(2)).await.expect("armed");
+        let deadline = || boot_now().plus(Duration::from_secs(27));
+        fence.arm(deadline()).await.expect("armed");
+        fence.arm(deadline()).await.expect("armed");
         assert_eq!(written(), "Ctimeout=25\n11");
         let [ttl, loop_wait, retry_timeout] = [20, 5, 5].map(Duration::from_secs);
         fence.set_times(LeaseTimes { ttl, loop_wait, retry_timeout });
-        fence.arm(BootTime(3)).await.expect("armed");
+        fence.arm(boot_now().plus(Duration::from_secs(18))).await.expect("armed");
         fence.disarm().await;
         fence.disarm().await;
         assert_eq!(written(), "Ctimeout=25\n11Ctimeout=15\n1V");
+    }
+
+    /// Found in review: a store that took longer to answer than the safety margin is long.
+    #[tokio::test]
+    async fn the_countdown_never_outlasts_the_lease() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let device = dir.path().join("watchdog");
+        std::fs::write(&device, "").expect("a file");
+        let fence = WatchdogFence::new(options(device.clone(), Mode::Required));
+        let now = BootTime(1_000_000);
+        // ttl 30: the store may give the lock away three seconds after the deadline.
+        for left_s in [27, 22, 20, 20, 27] {
+            fence.state().arm(now.plus(Duration::from_secs(left_s)), now).expect("armed");
+        }
+        let written = std::fs::read_to_string(&device).expect("the file");
+        assert_eq!(written, "Ctimeout=25\n11Ctimeout=23\n11Ctimeout=25\n1");
     }
 
     #[tokio::test]
