@@ -8,7 +8,7 @@ use dcs::{Freshness, Guard, StoreError, Timing};
 use ha::step::{Answered, Effect, Outcome, Probe, Severity, Step, Task, Verdict, WriteGuard};
 use ha::view::{FenceView, LeaseView, NodeInfo, Request, RequestKind, StoreView, View};
 use ha::{Answer, Facts, Memory};
-use model::{BootTime, ClusterView, Role, Settings};
+use model::{BootTime, CloneProgress, ClusterView, Role, Settings};
 use serde_json::{Map, Value};
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 
@@ -194,6 +194,7 @@ impl Driver {
                 xlog_location: None,
                 receive_lsn: None,
                 replay_lsn: None,
+                extra: member.extra.clone().into_iter().filter(|(key, _)| key != CloneProgress::KEY).collect(),
                 ..member.clone()
             };
             cluster.members.iter().filter(|member| member.name != self.node.name).map(essential).collect()
@@ -361,7 +362,10 @@ impl Driver {
         if (self.reload_pending || role != self.configured_role) && idle {
             let asked = std::mem::take(&mut self.reload_pending);
             self.configured_role = role;
-            match self.deps.node.apply_config(&self.dynamic, role).await {
+            let applied = self.at_once(self.deps.node.apply_config(&self.dynamic, role)).await;
+            // What took too long is done again.
+            self.reload_pending = applied.is_err();
+            match applied.and_then(|applied| applied) {
                 Ok(true) => {
                     tracing::info!("PostgreSQL was told to read its configuration again");
                     return asked;
@@ -391,9 +395,23 @@ impl Driver {
         match probe {
             Probe::Peers(peers) => Answer::Peers(self.deps.peers.status(peers).await),
             Probe::Server(upstream) => Answer::Server(self.deps.node.server_position(upstream).await),
-            Probe::OwnHistory => Answer::OwnHistory(self.deps.node.own_history().await),
+            Probe::OwnHistory => Answer::OwnHistory(self.at_once(self.deps.node.own_history()).await.ok().flatten()),
             Probe::SlotHorizons { server, slots } => {
-                Answer::SlotHorizons(self.deps.node.slot_horizons(server, slots).await)
+                let asked = self.at_once(self.deps.node.slot_horizons(server, slots)).await;
+                Answer::SlotHorizons(asked.and_then(|answer| answer))
+            }
+        }
+    }
+
+    /// Awaits work on PostgreSQL that is done within the cycle, for as long as operations are retried: a server or a
+    /// disk that hangs must not hold up the decisions.
+    async fn at_once<T>(&self, work: impl Future<Output = T>) -> Result<T, String> {
+        let bound = self.settings.retry_timeout;
+        tokio::select! {
+            biased;
+            done = work => Ok(done),
+            () = self.deps.clock.sleep_until(self.deps.clock.now().plus(bound)) => {
+                Err(format!("it has not ended within {} seconds", bound.as_secs()))
             }
         }
     }
@@ -431,20 +449,24 @@ impl Driver {
                 self.deps.callbacks.run(*action, *role, &self.node.scope);
                 Outcome::Done
             }
-            Effect::SyncSlots(changes) => match self.deps.node.sync_slots(changes).await {
-                Ok(()) => Outcome::Done,
-                Err(why) => {
-                    tracing::warn!("failed to adjust replication slots: {why}");
-                    Outcome::Failed(why)
+            Effect::SyncSlots(changes) => {
+                match self.at_once(self.deps.node.sync_slots(changes)).await.and_then(|done| done) {
+                    Ok(()) => Outcome::Done,
+                    Err(why) => {
+                        tracing::warn!("failed to adjust replication slots: {why}");
+                        Outcome::Failed(why)
+                    }
                 }
-            },
-            Effect::ForceFeedback(on) => match self.deps.node.force_feedback(*on).await {
-                Ok(()) => Outcome::Done,
-                Err(why) => {
-                    tracing::warn!("failed to set hot_standby_feedback: {why}");
-                    Outcome::Failed(why)
+            }
+            Effect::ForceFeedback(on) => {
+                match self.at_once(self.deps.node.force_feedback(*on)).await.and_then(|done| done) {
+                    Ok(()) => Outcome::Done,
+                    Err(why) => {
+                        tracing::warn!("failed to set hot_standby_feedback: {why}");
+                        Outcome::Failed(why)
+                    }
                 }
-            },
+            }
             Effect::Log(severity, text) => {
                 match severity {
                     Severity::Info => tracing::info!("{text}"),

@@ -17,8 +17,9 @@ use crate::ports::{Node, StartAs, TaskHandle};
 
 /// How long a start of a standby may take before the task ends and the loop watches it instead.
 const STANDBY_START_TIMEOUT: Duration = Duration::from_secs(60);
-/// How long the checkpoint before a stop may take; it is only there to make the stop short.
-const CHECKPOINT_BEFORE_STOP: Duration = Duration::from_secs(300);
+/// How long a checkpoint is waited for: the one before a stop is only there to make the stop short, and the one after a
+/// promotion is asked for again.
+const CHECKPOINT_MAX: Duration = Duration::from_secs(300);
 
 struct Running {
     task: RunningTask,
@@ -142,8 +143,7 @@ async fn execute(deps: &Deps, task: &Task, handle: &TaskHandle) -> Result<(), St
         Task::RemoveDataDir => node.remove_data_dir().await,
         Task::Stop { mode, checkpoint, .. } => {
             if *checkpoint {
-                let bounded = tokio::time::timeout(CHECKPOINT_BEFORE_STOP, run_checkpoint(node, handle)).await;
-                if let Ok(Err(why)) = bounded {
+                if let Err(why) = run_checkpoint(node, handle).await {
                     tracing::warn!("the checkpoint before stopping failed: {why}");
                 }
                 if *handle.cancelled.borrow() {
@@ -163,7 +163,10 @@ async fn run_checkpoint(node: &dyn Node, handle: &TaskHandle) -> Result<(), Stri
     let mut cancelled = handle.cancelled.clone();
     tokio::select! {
         biased;
-        result = node.checkpoint() => result,
+        result = tokio::time::timeout(CHECKPOINT_MAX, node.checkpoint()) => match result {
+            Ok(result) => result,
+            Err(_) => Err(format!("it has not ended within {} seconds", CHECKPOINT_MAX.as_secs())),
+        },
         _ = cancelled.wait_for(|cancelled| *cancelled) => Err("cancelled".to_owned()),
     }
 }

@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use jiff::Timestamp;
 use model::member::PendingRestart;
 use model::pg::WalSender;
-use model::{ClusterView, Lsn, MemberState, Role, Tags, Timeline};
+use model::{CloneProgress, ClusterView, Lsn, MemberState, Role, Tags, Timeline};
 use serde_json::{Map, Value};
 
 /// Everything a health check or a status answer may need, as of the node's last look.
@@ -76,6 +76,8 @@ pub struct NodeStatus {
     pub pending_restart_reason: PendingRestart,
     /// The accepted scheduled restart, with `schedule` and `postmaster_start_time`.
     pub scheduled_restart: Option<Value>,
+    /// How far the copy is that this node is being made of.
+    pub clone_progress: Option<CloneProgress>,
     /// What an operator has to do for this node, in one sentence.
     pub problem: Option<String>,
     /// A required watchdog cannot be used.

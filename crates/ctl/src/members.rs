@@ -2,7 +2,7 @@
 //! role and name.
 
 use clap::ValueEnum;
-use model::{ClusterView, Lsn, Member};
+use model::{CloneProgress, ClusterView, Lsn, Member};
 use serde_json::Value;
 
 use crate::cluster::Cluster;
@@ -187,6 +187,8 @@ fn tags(member: &Member, format: Format) -> Value {
 
 /// Columns that are shown when a member has something in them, or with `--extended`.
 const OPTIONAL: [&str; 4] = ["Pending restart", "Pending restart reason", "Scheduled restart", "Tags"];
+/// The column that only members of this program fill, while they are copied; otherwise the table is upstream's.
+const CLONE_PROGRESS: &str = "Clone progress";
 
 /// The table of members. `extended` shows all optional columns.
 pub fn table(cluster: &Cluster, format: Format, extended: bool) -> Table {
@@ -206,6 +208,7 @@ pub fn table(cluster: &Cluster, format: Format, extended: bool) -> Table {
         Column::new("Replay Lag").headed("Lag").right(),
     ];
     columns.extend(OPTIONAL.map(Column::new));
+    columns.push(Column::new(CLONE_PROGRESS));
 
     let rows: Vec<Vec<Value>> = topology::order(view, format)
         .into_iter()
@@ -229,6 +232,7 @@ pub fn table(cluster: &Cluster, format: Format, extended: bool) -> Table {
             row.push(pending_reason(member, format));
             row.push(scheduled_restart(member));
             row.push(tags(member, format));
+            row.push(CloneProgress::of(member).map_or(Value::Null, |copied| copied.to_string().into()));
             Some(row)
         })
         .collect();
@@ -237,6 +241,7 @@ pub fn table(cluster: &Cluster, format: Format, extended: bool) -> Table {
     let hidden = |number: usize, column: &Column| match column.name.as_str() {
         "Cluster" => format.is_drawn(),
         "Group" => format.is_drawn() || cluster.group.is_none(),
+        CLONE_PROGRESS => rows.iter().all(|row| is_empty(row.get(number))),
         name if OPTIONAL.contains(&name) => !extended && rows.iter().all(|row| is_empty(row.get(number))),
         _ => false,
     };

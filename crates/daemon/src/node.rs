@@ -41,6 +41,8 @@ pub struct PgNode {
     /// The next [`Node::apply_config`] tells the server to read its files again in any case.
     reload_anyway: AtomicBool,
     pid_observer: PidObserver,
+    /// Held while a changed configuration is applied.
+    applying: Arc<tokio::sync::Mutex<()>>,
 }
 
 /// Reads the `postgresql` section as it is with this dynamic configuration.
@@ -71,6 +73,7 @@ impl PgNode {
             pending: Mutex::default(),
             reload_anyway: AtomicBool::new(false),
             pid_observer,
+            applying: Arc::default(),
         }
     }
 
@@ -137,6 +140,7 @@ fn handle(task: &TaskHandle) -> postgres::TaskHandle {
             progress(match report {
                 postgres::Progress::ShutDown(lsn) => Progress::ShutDown(lsn),
                 postgres::Progress::Starting => Progress::Starting,
+                postgres::Progress::Copied(copied) => Progress::Copied(copied),
                 postgres::Progress::CustomBootstrap => Progress::CustomBootstrap,
                 postgres::Progress::Restored => Progress::Restored,
                 postgres::Progress::PrePromote => Progress::PrePromote,
@@ -176,8 +180,14 @@ impl Node for PgNode {
         self.comment(dynamic);
         self.cache(dynamic);
         let anyway = self.reload_anyway.swap(false, Ordering::AcqRel);
-        let reloaded = self.postgres.apply_config(config, role).await?;
-        Ok(reloaded || anyway && self.postgres.reload())
+        // On a disk that hangs this never returns: it holds up a thread of its own, once, and not who waits for it.
+        let turn = self.applying.clone().lock_owned().await;
+        let postgres = self.postgres.clone();
+        let applying = tokio::spawn(async move {
+            let _turn = turn;
+            Ok(postgres.apply_config(config, role).await? || anyway && postgres.reload())
+        });
+        applying.await.map_err(|error| format!("it ended unexpectedly: {error}"))?
     }
 
     async fn initdb(&self, task: &TaskHandle) -> Result<(), String> {

@@ -2,7 +2,7 @@
 
 use agent::Published;
 use api::NodeStatus;
-use ha::rules::state_of;
+use ha::rules::{clone_progress, state_of};
 use ha::view::LeaseView;
 use model::cluster::SyncKey;
 use model::pg::{PgSnapshot, Postmaster};
@@ -100,6 +100,7 @@ pub fn status(published: &Published, pg: &PgSnapshot, moment: &Moment) -> NodeSt
         pending_restart_reason: pg.pending_restart.clone(),
         scheduled_restart: memory.scheduled_restart.as_ref().map(|schedule| schedule.raw.clone()),
         problem: memory.problem.clone(),
+        clone_progress: clone_progress(view),
         watchdog_failed: view.fence.failed,
         liveness_ms_left: liveness_ms_left(published, pg, moment.now),
     }

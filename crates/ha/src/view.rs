@@ -2,7 +2,7 @@
 
 use jiff::Timestamp;
 use model::pg::PgSnapshot;
-use model::{BootTime, ClusterView, Lsn, Role, Settings, Tags};
+use model::{BootTime, CloneProgress, ClusterView, Lsn, Role, Settings, Tags};
 use serde::{Deserialize, Serialize};
 
 use crate::memory::ScheduledRestart;
@@ -113,6 +113,8 @@ pub enum Progress {
     ShutDown(Lsn),
     /// The server was started and accepts no connections yet.
     Starting,
+    /// A base backup is this far.
+    Copied(CloneProgress),
     /// A custom bootstrap method fills the data directory.
     CustomBootstrap,
     /// The server that a custom bootstrap method restored was started, and recovers.

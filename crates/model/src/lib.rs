@@ -5,6 +5,7 @@
 //! **Invariant**: no I/O and no clocks. This crate imports no sibling crate; every other crate may import it.
 //! Parsing never panics: what a store, a file or a peer says is data, and garbage becomes `None` or an error.
 
+mod clone_progress;
 pub mod cluster;
 pub mod conninfo;
 pub mod controlled;
@@ -23,6 +24,7 @@ pub mod time;
 pub mod units;
 pub mod wire;
 
+pub use clone_progress::CloneProgress;
 pub use cluster::{ClusterView, FailoverKey, HistoryEntry, Leader, Status, SyncKey, Versioned};
 pub use conninfo::HostPort;
 pub use key::Key;

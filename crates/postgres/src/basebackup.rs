@@ -1,7 +1,8 @@
 //! Copying another server into the data directory.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use model::CloneProgress;
 use model::pg::{DataDir, Unfinished, Upstream};
 
 use crate::bootstrap::{TemporaryFile, command_words};
@@ -11,7 +12,7 @@ use crate::files;
 use crate::layout;
 use crate::node::Postgres;
 use crate::process;
-use crate::task::TaskHandle;
+use crate::task::{Progress, TaskHandle};
 
 /// Keys of a method's section that are not arguments of its command.
 const RESERVED: &[&str] = &["command", "no_params", "no_leader", "keep_data", "no_master"];
@@ -121,6 +122,8 @@ impl Postgres {
         }
         let mut attempt = 1;
         loop {
+            // A WAL directory elsewhere, often on a disk of its own, stays there.
+            let wal_target = self.wal_target();
             self.empty_data_dir().await?;
             let mut command = process::command_on(&config.binaries.path("pg_basebackup"), &self.data_dir);
             command.arg(format!("--pgdata={}", self.data_dir.display())).args(["-X", "stream"]);
@@ -129,9 +132,24 @@ impl Postgres {
             if !options.clone().any(|option| option.starts_with("--checkpoint")) {
                 command.arg("--checkpoint=fast");
             }
+            if !options.clone().any(|option| option == "--progress") {
+                command.arg("--progress");
+            }
+            if let Some(target) = wal_target.as_ref().filter(|_| !options.clone().any(|o| o.starts_with("--waldir"))) {
+                command.arg(format!("--waldir={}", target.display()));
+            }
             command.args(options).env("PGPASSFILE", pgpass.path()).env("LC_ALL", "C").env("LANG", "C");
-            let keep = || self.marker.keep(Unfinished::Clone);
-            let finished = process::run_with_tick(command, what, task, keep).await?;
+            let mut reports = Reports::default();
+            let tick = |line: &str| {
+                self.marker.keep(Unfinished::Clone);
+                if let Some(progress) = parse_progress(line).filter(|progress| reports.is_due(*progress)) {
+                    task.report(Progress::Copied(progress));
+                }
+            };
+            let mut finished = process::run_watched(command, what, task, tick).await?;
+            // What went wrong is in the other lines.
+            let said = finished.stderr.lines().filter(|line| parse_progress(line).is_none());
+            finished.stderr = said.flat_map(|line| [line, "\n"]).collect();
             match finished.success(what) {
                 Ok(_) => return Ok(()),
                 Err(error) if attempt == BASEBACKUP_TRIES => return Err(error),
@@ -146,11 +164,60 @@ impl Postgres {
         }
     }
 
+    /// Where the WAL directory is, or was before the last removal, when that is outside the data directory.
+    pub(crate) fn wal_target(&self) -> Option<std::path::PathBuf> {
+        let mut known = self.wal_elsewhere.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        if let Some(target) = layout::wal_elsewhere(&self.data_dir) {
+            *known = Some(target);
+        }
+        known.clone()
+    }
+
     /// Empties the data directory for a copy; the marker beside it stays.
     async fn empty_data_dir(&self) -> Result<(), String> {
         let data_dir = self.data_dir.clone();
         crate::node::blocking(move || layout::clear(&data_dir)).await??;
         self.marker.set(Unfinished::Clone)
+    }
+}
+
+/// When progress is reported: each whole percent, but not more often than every five seconds, and once a minute where
+/// there is no percent. Each report ends up in the log and in the store.
+#[derive(Default)]
+struct Reports {
+    last: Option<(Instant, Option<u64>)>,
+}
+
+impl Reports {
+    const LEAST: Duration = Duration::from_secs(5);
+    const MOST: Duration = Duration::from_secs(60);
+
+    fn is_due(&mut self, progress: CloneProgress) -> bool {
+        let now = Instant::now();
+        let due = self.last.is_none_or(|(at, percent)| {
+            let since = now.duration_since(at);
+            since >= Self::MOST || (since >= Self::LEAST && percent != progress.percent())
+        });
+        if due {
+            self.last = Some((now, progress.percent()));
+        }
+        due
+    }
+}
+
+/// `12345/67890 kB (18%), 0/1 tablespace`, as pg_basebackup says every second; without an estimate `12345 kB (100%)`.
+fn parse_progress(line: &str) -> Option<CloneProgress> {
+    let (amounts, rest) = line.trim().split_once(" kB (")?;
+    let (percent, rest) = rest.split_once("%)")?;
+    if !rest.contains("tablespace") || percent.trim().parse::<u64>().is_err() {
+        return None;
+    }
+    let bytes = |text: &str| text.trim().parse::<u64>().ok()?.checked_mul(1024);
+    match amounts.split_once('/') {
+        Some((copied, total)) => {
+            Some(CloneProgress { copied_bytes: bytes(copied)?, total_bytes: bytes(total).filter(|total| *total > 0) })
+        }
+        None => Some(CloneProgress { copied_bytes: bytes(amounts)?, total_bytes: None }),
     }
 }
 
@@ -184,6 +251,22 @@ mod tests {
     use super::*;
     use model::HostPort;
     use serde_json::{Map, json};
+
+    #[test]
+    fn progress_lines() {
+        let progress = |copied_bytes, total_bytes| Some(CloneProgress { copied_bytes, total_bytes });
+        for (line, expected) in [
+            ("   12345/67890 kB (18%), 0/1 tablespace", progress(12345 * 1024, Some(67890 * 1024))),
+            ("67890/67890 kB (100%), 1/1 tablespace (.../data/base)", progress(67890 * 1024, Some(67890 * 1024))),
+            ("    4096 kB (100%), 0/1 tablespace", progress(4096 * 1024, None)),
+            ("0/0 kB (100%), 0/1 tablespace", progress(0, None)),
+            ("waiting for checkpoint", None),
+            ("pg_basebackup: error: could not write 12/3 kB (1%)", None),
+            ("18446744073709551615/1 kB (18%), 0/1 tablespace", None),
+        ] {
+            assert_eq!(parse_progress(line), expected, "{line}");
+        }
+    }
 
     #[test]
     fn methods_by_source() {

@@ -155,6 +155,12 @@ impl Postgres {
         }
         create_roles(&session, &config, version).await.map_err(Failure::into_text)?;
         drop(session);
+        if config.bootstrap.users {
+            tracing::error!(
+                "bootstrap.users is not supported since version 4: no user was created; create them in \
+                 bootstrap.post_bootstrap, or one with bootstrap.admin"
+            );
+        }
         if let Some(script) = &config.bootstrap.post_bootstrap {
             self.run_post_bootstrap(&config, version, script, task).await?;
         }

@@ -156,6 +156,12 @@ pub(crate) fn links(data_dir: &Path) -> Vec<PathBuf> {
     candidates.filter(is_link).collect()
 }
 
+/// The directory that the link of the WAL directory points to.
+pub(crate) fn wal_elsewhere(data_dir: &Path) -> Option<PathBuf> {
+    let link = links(data_dir).into_iter().find(|link| link.parent() == Some(data_dir))?;
+    fs::canonicalize(link).ok()
+}
+
 /// What these links point to.
 pub(crate) fn linked_directories(data_dir: &Path) -> Vec<PathBuf> {
     let targets = links(data_dir).into_iter().filter_map(|path| fs::canonicalize(path).ok());

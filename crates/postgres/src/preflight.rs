@@ -47,7 +47,8 @@ fn programs(config: &PgConfig) -> Result<(), String> {
         let search = std::env::var_os("PATH").unwrap_or_default();
         std::env::split_paths(&search).any(|dir| dir.join(&path).is_file())
     };
-    let missing: Vec<&str> = PROGRAMS.into_iter().filter(|program| !is_there(program)).collect();
+    let named = |program: &'static str| config.binaries.names.get(program).map_or(program, String::as_str);
+    let missing: Vec<&str> = PROGRAMS.into_iter().filter(|program| !is_there(program)).map(named).collect();
     if missing.is_empty() {
         return Ok(());
     }

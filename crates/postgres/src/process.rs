@@ -7,6 +7,7 @@ use std::time::Duration;
 use rustix::process::{Pid, Signal, kill_process_group};
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::process::Command;
+use tokio::sync::watch;
 
 use crate::proc_fs;
 use crate::task::TaskHandle;
@@ -84,12 +85,23 @@ pub(crate) async fn run(command: Command, what: &str, task: &TaskHandle) -> Resu
     run_with_tick(command, what, task, || {}).await
 }
 
-/// [`run`], with something to look at every few milliseconds while the program runs.
+/// [`run`], with something to do every few milliseconds while the program runs.
 pub(crate) async fn run_with_tick(
-    mut command: Command,
+    command: Command,
     what: &str,
     task: &TaskHandle,
     mut tick: impl FnMut(),
+) -> Result<Finished, String> {
+    run_watched(command, what, task, |_| tick()).await
+}
+
+/// [`run`], with something to do every few milliseconds while the program runs, which is given the last complete line
+/// that the program wrote to stderr.
+pub(crate) async fn run_watched(
+    mut command: Command,
+    what: &str,
+    task: &TaskHandle,
+    mut tick: impl FnMut(&str),
 ) -> Result<Finished, String> {
     if task.is_cancelled() {
         return Err(format!("{what} was cancelled before it began"));
@@ -100,15 +112,17 @@ pub(crate) async fn run_with_tick(
         .spawn()
         .map_err(|error| format!("cannot run {}: {error}", command.as_std().get_program().to_string_lossy()))?;
     let mut group = Group(child.id().and_then(|id| Pid::from_raw(id.cast_signed())));
-    let stdout = tokio::spawn(read_tail(child.stdout.take()));
-    let stderr = tokio::spawn(read_tail(child.stderr.take()));
+    let last_line = watch::Sender::new(String::new());
+    let seen = last_line.subscribe();
+    let stdout = tokio::spawn(read_tail(child.stdout.take(), None));
+    let stderr = tokio::spawn(read_tail(child.stderr.take(), Some(last_line)));
     let mut interval = tokio::time::interval(TICK);
     let status = loop {
         tokio::select! {
             biased;
             status = child.wait() => break status.map_err(|error| format!("cannot wait for {what}: {error}"))?,
             () = task.until_cancelled() => return Err(format!("{what} was cancelled")),
-            _ = interval.tick() => tick(),
+            _ = interval.tick() => tick(&seen.borrow()),
         }
     };
     // What a script left running on purpose goes on, even if it keeps the pipes open.
@@ -120,7 +134,7 @@ async fn drained(reader: tokio::task::JoinHandle<String>) -> String {
     tokio::time::timeout(DRAIN_MAX, reader).await.ok().and_then(Result::ok).unwrap_or_default()
 }
 
-async fn read_tail(stream: Option<impl AsyncRead + Unpin>) -> String {
+async fn read_tail(stream: Option<impl AsyncRead + Unpin>, last_line: Option<watch::Sender<String>>) -> String {
     let Some(mut stream) = stream else { return String::new() };
     let mut kept = Vec::new();
     let mut chunk = vec![0; 8192];
@@ -129,11 +143,26 @@ async fn read_tail(stream: Option<impl AsyncRead + Unpin>) -> String {
             break;
         }
         kept.extend_from_slice(&chunk[..count]);
+        if let Some(sender) = &last_line {
+            sender.send_replace(last_complete_line(&kept));
+        }
         if kept.len() > 2 * OUTPUT_MAX_BYTES {
             kept.drain(..kept.len() - OUTPUT_MAX_BYTES);
         }
     }
     String::from_utf8_lossy(&kept).into_owned()
+}
+
+/// The last line that has ended, of at most a kilobyte. Programs that write to a terminal end theirs with a carriage
+/// return.
+fn last_complete_line(text: &[u8]) -> String {
+    const LINE_MAX_BYTES: usize = 1024;
+    let text = &text[text.len().saturating_sub(2 * LINE_MAX_BYTES)..];
+    let ends = |byte: &u8| matches!(byte, b'\n' | b'\r');
+    let Some(end) = text.iter().rposition(ends) else { return String::new() };
+    let lines = text[..end].rsplit(ends);
+    let line = lines.map(String::from_utf8_lossy).find(|line| !line.trim().is_empty());
+    line.map(|line| line.trim().to_owned()).unwrap_or_default()
 }
 
 /// Kills the process group when dropped before the program ended: on cancellation, and when the future is dropped.
@@ -151,7 +180,13 @@ impl Drop for Group {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use tokio::sync::watch;
+
+    #[test]
+    fn the_last_line_that_has_ended() {
+        for (text, line) in [("", ""), ("a", ""), ("a\nb", "a"), ("a\r\nb\n\n", "b"), ("1/2\r2/2\r", "2/2")] {
+            assert_eq!(last_complete_line(text.as_bytes()), line, "{text:?}");
+        }
+    }
 
     #[tokio::test]
     async fn cancelling_kills_grandchildren() {

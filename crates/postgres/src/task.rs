@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use model::Lsn;
+use model::{CloneProgress, Lsn};
 use tokio::sync::watch;
 
 /// A report from running work.
@@ -13,6 +13,8 @@ pub enum Progress {
     ShutDown(Lsn),
     /// The server was started and accepts no connections yet.
     Starting,
+    /// A base backup is this far.
+    Copied(CloneProgress),
     /// A custom bootstrap method fills the data directory.
     CustomBootstrap,
     /// The server that a custom bootstrap method restored was started, and recovers.

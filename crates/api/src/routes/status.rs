@@ -5,7 +5,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use jiff::tz::Offset;
 use model::settings::SynchronousMode;
-use model::{ClusterView, Lsn, Member, Role, Settings};
+use model::{CloneProgress, ClusterView, Lsn, Member, Role, Settings};
 use serde_json::{Map, Value, json};
 
 use crate::answer::Answer;
@@ -65,6 +65,7 @@ pub(super) fn node_json(status: &NodeStatus) -> Value {
     object.put("patroni", Some(json!({"version": status.version, "scope": status.scope, "name": status.name})));
     object.put("scheduled_restart", status.scheduled_restart.clone().map(without_start_time));
     object.put("problem", status.problem.as_deref());
+    object.put(CloneProgress::KEY, status.clone_progress.map(|copied| copied.to_json()));
     object.put("watchdog_failed", status.watchdog_failed.then_some(true));
     Value::Object(object.0)
 }
@@ -164,6 +165,7 @@ fn member_json(member: &Member, cluster: &ClusterView, settings: &Settings) -> V
     object.put("pending_restart_reason", (!reasons.is_empty()).then(|| json!(reasons)));
     object.put("scheduled_restart", member.scheduled_restart.clone());
     object.put("tags", (!member.tags.is_empty()).then(|| Value::Object(member.tags.0.clone())));
+    object.put(CloneProgress::KEY, CloneProgress::of(member).map(|copied| copied.to_json()));
     if !leads {
         let leader_at = cluster.status.optime;
         put_position(&mut object, ["receive_lsn", "receive_lag"], member.receive_lsn, leader_at);

@@ -54,3 +54,17 @@ fn what_needs_an_operator_is_said_below_the_table() {
     let cluster = cluster("c", &[("members/b", record)]);
     assert_eq!(footer(&cluster.view), " b: pg_rewind failed; run patronictl reinit for b\n");
 }
+
+#[test]
+fn the_progress_of_a_copy_has_a_column_while_there_is_one() {
+    let copied = r#"{"state":"creating replica","role":"uninitialized","clone_progress":{"copied_bytes":1073741824,"total_bytes":4294967296,"percent":25}}"#;
+    let tsv = |extended| {
+        let cluster = cluster("c", &[("members/a", r#"{"state":"running"}"#), ("members/b", copied)]);
+        table(&cluster, Format::Tsv, extended).render(Format::Tsv, "")
+    };
+    let text = tsv(false);
+    assert!(text.lines().next().is_some_and(|header| header.contains("Clone progress")), "{text}");
+    assert!(text.contains("creating replica") && text.contains("25% of 4.0 GB"), "{text}");
+    let none = table(&cluster("c", KEYS), Format::Tsv, true).render(Format::Tsv, "");
+    assert!(!none.contains("Clone progress"), "{none}");
+}

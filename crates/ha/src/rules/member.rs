@@ -1,7 +1,10 @@
 //! What this node publishes at the end of every cycle: its record, and its slots.
 
+use std::collections::BTreeMap;
+
 use model::pg::Postmaster;
-use model::{Member, MemberState, Role, Tags};
+use model::{CloneProgress, Member, MemberState, Role, Tags};
+use serde_json::Value;
 
 use super::cycle::Cycle;
 use crate::facts::Need;
@@ -40,6 +43,14 @@ pub fn state_of(view: &View, memory: &Memory, task: Option<&Task>) -> MemberStat
     }
 }
 
+/// How far the copy is that this node is being made of.
+pub fn clone_progress(view: &View) -> Option<CloneProgress> {
+    match view.task.as_ref().and_then(|running| running.progress) {
+        Some(Progress::Copied(copied)) => Some(copied),
+        _ => None,
+    }
+}
+
 impl Cycle<'_> {
     pub fn publish(&mut self) -> Need<()> {
         let StoreView::Read(cluster) = &self.view.store else {
@@ -72,6 +83,13 @@ impl Cycle<'_> {
             tags.0.insert("sync_priority".to_owned(), 0.into());
         }
         tags
+    }
+
+    /// What other programs ignore in the record.
+    fn extra(&self) -> BTreeMap<String, Value> {
+        let problem = self.memory.problem.iter().map(|text| ("problem".to_owned(), text.clone().into()));
+        let copied = clone_progress(self.view).map(|copied| (CloneProgress::KEY.to_owned(), copied.to_json()));
+        problem.chain(copied).collect()
     }
 
     /// The record as the store should hold it now.
@@ -110,7 +128,7 @@ impl Cycle<'_> {
             timeline: located.and_then(|server| server.timeline),
             scheduled_restart: self.memory.scheduled_restart.as_ref().map(|schedule| schedule.raw.clone()),
             pause: self.paused(),
-            extra: self.memory.problem.iter().map(|text| ("problem".to_owned(), text.clone().into())).collect(),
+            extra: self.extra(),
         }
     }
 }

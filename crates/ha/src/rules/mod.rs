@@ -27,7 +27,7 @@ mod table;
 mod working;
 
 pub use divergence::{LocalPosition, compare_histories};
-pub use member::state_of;
+pub use member::{clone_progress, state_of};
 pub use table::{RULES, Rule, RuleId};
 pub use working::task_name;
 

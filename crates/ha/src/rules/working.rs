@@ -36,7 +36,11 @@ impl Cycle<'_> {
                 return Ok(End::new(TASK_LOST_LEASE, format!("lost the leader lock during {name}, cancelled it"))
                     .wake_in_ms(200));
             }
-            return Ok(End::new(TASK_RUNNING, format!("{name} in progress")).wake_in_ms(1000));
+            let copied = match running.progress {
+                Some(Progress::Copied(copied)) => format!(": {copied}"),
+                _ => String::new(),
+            };
+            return Ok(End::new(TASK_RUNNING, format!("{name} in progress{copied}")).wake_in_ms(1000));
         }
         self.stand_guard();
         let kept = match self.act(Effect::RenewLeader)? {

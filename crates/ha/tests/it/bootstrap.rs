@@ -169,6 +169,16 @@ fn state_tells_how_a_new_cluster_is_made() {
 }
 
 #[test]
+fn progress_of_a_copy_is_said_and_published() {
+    use ha::view::Progress;
+    let copied = model::CloneProgress { copied_bytes: 30 << 20, total_bytes: Some(60 << 20) };
+    let task = Task::Clone { source: None, basebackup_only: false };
+    let played = empty("b", "a").running(task, Some(Progress::Copied(copied))).play();
+    assert_eq!(played.verdict.reason, "creating replica in progress: 50% of 60.0 MB");
+    assert_eq!(played.record().extra[model::CloneProgress::KEY]["percent"], 50);
+}
+
+#[test]
 fn half_cloned_directory_is_cloned_again() {
     let mut scene = empty("b", "a");
     scene.view.pg.data_dir = DataDir::Present;

@@ -193,6 +193,8 @@ pub struct Bootstrap {
     pub pg_hba: Vec<String>,
     /// `admin`: a role that may create databases and roles, made once in the new cluster.
     pub admin: Option<Credentials>,
+    /// `users` is set, which makes nothing since version 4.
+    pub users: bool,
     /// `post_bootstrap`, else `post_init`.
     pub post_bootstrap: Option<String>,
 }
@@ -425,6 +427,7 @@ fn parse_bootstrap(section: &Map<String, Value>) -> Result<Bootstrap, String> {
         custom,
         pg_hba: reader.lines("pg_hba")?.unwrap_or_default(),
         admin: auth::one(&reader, "admin", "bootstrap.admin")?.filter(|admin| admin.username.is_some()),
+        users: section.get("users").is_some_and(|users| !users.is_null()),
         post_bootstrap,
     })
 }

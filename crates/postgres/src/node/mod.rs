@@ -80,6 +80,8 @@ pub struct Postgres {
     /// Process that was told to stop; 0 for none.
     stopping: AtomicI32,
     phase: Mutex<BootstrapPhase>,
+    /// Where the WAL directory was, outside the data directory, when that was last removed or copied into.
+    pub(crate) wal_elsewhere: Mutex<Option<PathBuf>>,
     /// Whether `hot_standby_feedback` is forced on; `None`: as the files say.
     pub(crate) feedback: Mutex<Option<bool>>,
     /// Work on logical slots beside the loop.
@@ -109,6 +111,7 @@ impl Postgres {
             disk: Arc::default(),
             stopping: AtomicI32::new(0),
             phase: Mutex::default(),
+            wal_elsewhere: Mutex::default(),
             feedback: Mutex::default(),
             slot_work: Mutex::default(),
             replayed: Mutex::default(),
@@ -212,6 +215,8 @@ impl Postgres {
         self.make_way("remove the data directory").await?;
         // From here on it is not whole: what an interrupted removal leaves must not be taken for a data directory.
         self.marker.set(model::pg::Unfinished::Clone)?;
+        // Remembered for the copy that follows.
+        self.wal_target();
         let data_dir = self.data_dir.clone();
         blocking(move || layout::clear(&data_dir)).await??;
         self.set_phase(BootstrapPhase::Idle);
@@ -228,7 +233,10 @@ impl Postgres {
             }
         };
         let path = layout::wal_dir(&self.data_dir).join(format!("{:08X}.history", timeline.0));
-        (timeline.0 > 1).then(|| std::fs::read_to_string(path).ok())?.map(|text| parse_history_file(&text))
+        if timeline.0 <= 1 {
+            return None;
+        }
+        blocking(move || std::fs::read_to_string(path)).await.ok()?.ok().map(|text| parse_history_file(&text))
     }
 
     pub(crate) async fn run_hook(&self, words: &[String], what: &str, task: &crate::TaskHandle) -> Result<(), String> {

@@ -41,6 +41,38 @@ pub fn run<F: Future<Output = ()>>(name: &str, test: impl FnOnce(Cluster) -> F) 
     drop(guard);
 }
 
+/// A small file system for one test, mounted by the part of the test that is root and used by the part that is not.
+pub struct SmallDisk(PathBuf);
+
+impl SmallDisk {
+    /// Mounts it where this is root and the kernel lets it; the other part of the test finds it by its name.
+    pub fn mount(name: &str, megabytes: u32) -> SmallDisk {
+        let path = PathBuf::from(format!("/tmp/pg-test-disk-{name}"));
+        if rustix::process::geteuid().is_root() {
+            std::fs::create_dir_all(&path).unwrap();
+            let options = format!("size={megabytes}m,mode=1777");
+            let _ = Command::new("mount").args(["-t", "tmpfs", "-o", &options, "tmpfs"]).arg(&path).status();
+        }
+        SmallDisk(path)
+    }
+
+    /// Where it is mounted, if it is.
+    pub fn path(&self) -> Option<&Path> {
+        let mounts = std::fs::read_to_string("/proc/mounts").unwrap_or_default();
+        let name = self.0.to_str().unwrap();
+        mounts.lines().any(|line| line.split(' ').nth(1) == Some(name)).then_some(&self.0)
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        if rustix::process::geteuid().is_root() {
+            let _ = Command::new("umount").args(["--lazy"]).arg(&self.0).stderr(std::process::Stdio::null()).status();
+            let _ = std::fs::remove_dir(&self.0);
+        }
+    }
+}
+
 /// Kills the servers whose data directories are below a path.
 struct Servers(Arc<tempfile::TempDir>);
 

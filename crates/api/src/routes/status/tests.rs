@@ -131,3 +131,17 @@ fn roles_follow_the_configuration() {
     assert_eq!(roles(r#"{"synchronous_mode":"quorum"}"#), ["leader", "quorum_standby", "replica"]);
     assert_eq!(roles(r#"{"standby_cluster":{"host":"x","port":5432}}"#)[0], "standby_leader");
 }
+
+#[test]
+fn progress_of_a_copy() {
+    let copied = model::CloneProgress { copied_bytes: 1 << 20, total_bytes: Some(4 << 20) };
+    let status = NodeStatus { state: Some(MemberState::CreatingReplica), clone_progress: Some(copied), ..base() };
+    assert_eq!(
+        node_json(&status)["clone_progress"],
+        json!({"copied_bytes": 1_048_576, "total_bytes": 4_194_304, "percent": 25})
+    );
+    let extra = [(model::CloneProgress::KEY.to_owned(), copied.to_json())].into();
+    let member = Member { name: "b".into(), state: "creating replica".into(), extra, ..Member::default() };
+    let cluster = ClusterView { members: vec![member], ..ClusterView::default() };
+    assert_eq!(cluster_json(&cluster, "demo")["members"][0]["clone_progress"]["percent"], 25);
+}
