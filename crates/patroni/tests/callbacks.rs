@@ -68,7 +68,7 @@ async fn scripts_are_told_of_every_change() -> Result<()> {
     cluster.healthy(SOON).await?;
     let request = json!({"leader": first, "candidate": second});
     assert_eq!(a.rest().post("/switchover", &request).await?.code, 200);
-    wait_for_calls(a, &mut of_first, &["on_stop primary", "on_role_change replica"]).await?;
+    wait_for_calls(a, &mut of_first, &["on_stop demoted", "on_role_change replica"]).await?;
     wait_for_calls(b, &mut of_second, &["on_role_change primary"]).await?;
     cluster.healthy(SOON).await?;
 

@@ -51,11 +51,15 @@ impl Cycle<'_> {
                     self.memory.divergence = Divergence::Unchecked;
                 }
                 self.memory.promoted = AfterPromote::NotPromoted;
-                let role = self.memory.role.public();
-                if self.memory.role.public() == Role::Primary {
+                let mut told = self.memory.role.public();
+                if told == Role::Primary {
                     self.memory.role = Role::Demoted;
+                    // Scripts are told so where the cluster goes on with another primary.
+                    if matches!(purpose, StopPurpose::Switchover | StopPurpose::Demote) {
+                        told = Role::Demoted;
+                    }
                 }
-                self.callback(CallbackAction::OnStop, role)?;
+                self.callback(CallbackAction::OnStop, told)?;
             }
             Task::Rewind { .. } => {
                 // Compared once more: "no rewind required" is also what pg_rewind says of a source that it takes for one

@@ -27,7 +27,8 @@ impl Cycle<'_> {
             return Ok(None);
         };
         self.memory.slots.copy_not_before = Some(self.view.now.plus(COPY_PAUSE));
-        let text = format!("copying logical replication slots from the leader: {}", copies.join(", "));
+        let names: Vec<String> = copies.iter().map(|name| format!("'{name}'")).collect();
+        let text = format!("Copying logical slots [{}] from the primary", names.join(", "));
         self.start(Task::CopySlots { source, slots: copies })?;
         Ok(Some(End::new(FOLLOW_COPY_SLOTS, text)))
     }
@@ -61,7 +62,8 @@ impl Cycle<'_> {
         };
         let ready: Vec<String> = self.memory.slots.unready.iter().filter_map(reached).collect();
         if !ready.is_empty() {
-            let text = format!("Logical slots that are safe to be used after a failover: {}", ready.join(", "));
+            let say = |name: &String| format!("Logical slot {name} is safe to be used after a failover");
+            let text = ready.iter().map(say).collect::<Vec<_>>().join("; ");
             self.act(Effect::Log(Severity::Info, text))?;
             self.memory.slots.unready.retain(|name, _| !ready.contains(name));
         }

@@ -121,12 +121,21 @@ fn scripts_at_every_transition() {
             "stopped to hand over",
             "a",
             |s| s.finished(stop(StopPurpose::Switchover), Ok(())).pg_down(ControlState::ShutDown),
-            &["on_stop primary"],
+            &["on_stop demoted"],
         ),
         (
             "stopped for lack of the lock",
             "a",
             |s| s.finished(stop(StopPurpose::Demote), Ok(())).pg_down(ControlState::ShutDown),
+            &["on_stop demoted"],
+        ),
+        (
+            "stopped with the agent",
+            "a",
+            |mut s| {
+                s.view.shutdown = true;
+                s.finished(stop(StopPurpose::Shutdown), Ok(())).pg_down(ControlState::ShutDown)
+            },
             &["on_stop primary"],
         ),
         (

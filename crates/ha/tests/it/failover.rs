@@ -233,7 +233,7 @@ fn switchover_whose_candidate_fell_behind_is_called_off() {
     cluster_of(&mut scene).failover = Some(Versioned { value: request, version: 4 });
     scene.peers.get_mut("b").expect("b").wal = Lsn(5);
     let waiting = scene.play();
-    waiting.expect("hand-over", &["on_stop primary", "RenewLeader"]);
+    waiting.expect("hand-over", &["on_stop demoted", "RenewLeader"]);
 
     scene.view.finished = None;
     scene.memory = waiting.verdict.memory;

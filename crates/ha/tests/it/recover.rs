@@ -350,11 +350,11 @@ fn what_was_stopped_to_give_way_gives_way_when_it_is_down() {
     let stop = Task::Stop { mode: StopMode::Immediate, checkpoint: false, purpose: StopPurpose::Demote };
     let mut scene = Scene::of("a", "a").pg_down(ControlState::InProduction).finished(stop, Ok(()));
     scene.memory = stopping.verdict.memory;
-    scene.play().expect("recover-give-up", &["on_stop primary", "ReleaseLeader", "Disarm"]);
+    scene.play().expect("recover-give-up", &["on_stop demoted", "ReleaseLeader", "Disarm"]);
 
     // Nobody to give way to: it starts again.
     scene.peers.clear();
-    scene.play().expect("recover-primary", &["on_stop primary", "RenewLeader", "start primary"]);
+    scene.play().expect("recover-primary", &["on_stop demoted", "RenewLeader", "start primary"]);
 }
 
 /// Found with a slow disk: single-user mode leaves a process and a control file like a primary's, and was stopped at

@@ -641,7 +641,7 @@ fn a_copy_is_relied_upon_once_the_primary_keeps_what_it_needs() {
     assert_eq!(unready(&scene).len(), 1, "700 is before 710");
     server_of(&mut scene).slots[2].catalog_xmin = Some(Xid(710));
     let played = scene.play();
-    assert_eq!(played.effects(), ["log Logical slots that are safe to be used after a failover: l"]);
+    assert_eq!(played.effects(), ["log Logical slot l is safe to be used after a failover"]);
     assert_eq!(played.verdict.memory.slots.unready, BTreeMap::new());
 }
 
