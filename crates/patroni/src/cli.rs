@@ -79,6 +79,21 @@ pub fn patronictl() -> ExitCode {
     exit_code(ctl::main_from(std::env::args_os()))
 }
 
+/// Runs `patroni_aws` with the process's arguments.
+pub fn patroni_aws() -> ExitCode {
+    exit_code(programs::aws::main_from(std::env::args_os()))
+}
+
+/// Runs `patroni_wale_restore` with the process's arguments.
+pub fn patroni_wale_restore() -> ExitCode {
+    exit_code(programs::wale_restore::main_from(std::env::args_os()))
+}
+
+/// Runs `patroni_barman` with the process's arguments.
+pub fn patroni_barman() -> ExitCode {
+    exit_code(programs::barman::main_from(std::env::args_os()))
+}
+
 /// Chooses the cryptography of all TLS connections of this process.
 pub(crate) fn install_crypto() {
     // An error says that it was chosen before, which is as good.
