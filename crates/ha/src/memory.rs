@@ -12,7 +12,8 @@ use serde_json::Value;
 /// The carry-over. A fresh agent starts with the default.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Memory {
-    /// The last view in which a leader was known: whom a race compares itself with, when records have expired.
+    /// The last view in which a leader was known, with the members as they were last seen since: whom a race compares itself
+    /// with, when records have expired.
     pub healthy_cluster: Option<Box<ClusterView>>,
     /// The cluster was paused in the last cycle.
     pub paused: bool,

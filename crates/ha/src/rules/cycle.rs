@@ -247,6 +247,8 @@ impl<'a> Cycle<'a> {
             if !self.mine(cluster) {
                 self.memory.handed_over_at = None;
             }
+        } else {
+            self.remember_members(cluster);
         }
         if self.memory.paused && !self.paused() {
             self.memory.divergence = Divergence::Unchecked;
@@ -256,6 +258,14 @@ impl<'a> Cycle<'a> {
         if self.view.pg.unfinished == Some(Unfinished::Rewind) && self.memory.divergence == Divergence::Fits {
             self.memory.divergence = Divergence::Diverged;
         }
+    }
+
+    /// Without a leader records expire, those of living members too when the store was away: a node compares itself with
+    /// all that it has seen since there was a leader.
+    fn remember_members(&mut self, cluster: &ClusterView) {
+        let known = &mut self.memory.healthy_cluster.get_or_insert_default().members;
+        known.retain(|member| cluster.member(&member.name).is_none());
+        known.extend(cluster.members.iter().cloned());
     }
 
     /// PostgreSQL is starting and no task of ours awaits it.

@@ -58,7 +58,7 @@ fn a_leader_whose_guard_is_lost_stops_before_it_gives_the_lock_away() {
     }
 }
 
-/// Simulator seed 482: a write of the leader key issued before an outage is applied by the store after it.
+/// Found in review: a write of the leader key issued before an outage may be applied by the store after it.
 #[test]
 fn a_lock_won_on_old_answers_is_compared_again_before_the_promotion() {
     let unanswered = Outcome::Unreachable("timeout".to_owned());
@@ -83,6 +83,26 @@ fn a_lock_won_on_old_answers_is_compared_again_before_the_promotion() {
         played.expect("lead-promote", &["RenewLeader", "promote"]);
         assert!(!played.verdict.memory.lock_in_doubt);
     }
+}
+
+/// Simulator seed 482: an agent that started while there was no leader, then an outage of the store in which all records
+/// expired. It took the lock without asking anybody.
+#[test]
+fn members_that_were_seen_without_a_leader_are_compared_with_when_their_records_have_expired() {
+    let mut scene = Scene::without_leader("c", "a");
+    scene.memory.healthy_cluster = None;
+    scene.peers.insert("b".to_owned(), standby_answer(2000));
+    let played = scene.play();
+    played.expect("race-unfit", &["Disarm"]);
+
+    scene.memory = played.verdict.memory;
+    cluster_of(&mut scene).members.retain(|member| member.name == "c");
+    let played = scene.play();
+    played.expect("race-unfit", &[]);
+    assert!(played.verdict.reason.contains("wal position of b 0/7D0 is ahead"), "{}", played.verdict.reason);
+
+    scene.memory.healthy_cluster = None;
+    scene.play().expect("lead-promote", &["AcquireLeader", "promote"]);
 }
 
 /// Pitfall 1: the shutdown checkpoint may take long, and nobody renews the lease.
