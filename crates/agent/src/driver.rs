@@ -321,6 +321,7 @@ impl Driver {
         };
         let reloaded = self.adopt_config(&store, role, task.is_none()).await;
         self.keeper.set_fencing(!self.settings.pause);
+        self.keeper.set_failsafe_mode(self.settings.failsafe_mode);
         let taken = finished.as_ref().map(|finished| finished.id);
         // One moment for everything that is measured, after all that may have taken time.
         let now = self.deps.clock.now();
@@ -331,6 +332,7 @@ impl Driver {
             settings: self.settings.clone(),
             store,
             lease: self.keeper.lease(),
+            promise: self.keeper.promises().current(),
             pg,
             task,
             finished,
@@ -395,6 +397,10 @@ impl Driver {
         match probe {
             Probe::Peers(peers) => Answer::Peers(self.deps.peers.status(peers).await),
             Probe::Server(upstream) => Answer::Server(self.deps.node.server_position(upstream).await),
+            Probe::Failsafe { members, leader } => {
+                let asked_at = self.deps.clock.now();
+                Answer::Failsafe { asked_at, replies: self.deps.peers.failsafe(members, leader).await }
+            }
             Probe::OwnHistory => Answer::OwnHistory(self.at_once(self.deps.node.own_history()).await.ok().flatten()),
             Probe::SlotHorizons { server, slots } => {
                 let asked = self.at_once(self.deps.node.slot_horizons(server, slots)).await;
@@ -428,6 +434,11 @@ impl Driver {
             },
             Effect::RenewLeader => self.keeper.renew().await,
             Effect::ReleaseLeader => self.keeper.release().await,
+            Effect::LeadByPromise(asked_at) => self.keeper.lead_by_promise(*asked_at).await,
+            Effect::ForgetPromise(until) => {
+                self.keeper.promises().forget(*until).await;
+                Outcome::Done
+            }
             Effect::TouchMember(member) => {
                 outcome(self.keeper.bounded(store.touch_member(member)).await, |()| Outcome::Done)
             }

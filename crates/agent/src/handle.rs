@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use ha::step::Answered;
-use ha::view::{LeaseView, NodeInfo, RequestKind};
+use ha::view::{LeaseView, NodeInfo, Promise, RequestKind};
+use model::{FailsafeLeader, Lsn};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::driver::{Incoming, Published, Shared};
@@ -62,6 +63,31 @@ impl Handle {
     /// The lease as of now.
     pub fn lease(&self) -> LeaseView {
         self.keeper.lease()
+    }
+
+    /// A leader that lost the store asks whether it may go on (`POST /failsafe`): accepted, with this node's WAL position, where
+    /// this node does not lead, is not about to, and does not see somebody else's lock; refused with the reason.
+    pub async fn accept_failsafe(&self, leader: FailsafeLeader) -> Result<Option<Lsn>, String> {
+        let Some(published) = self.published() else {
+            return Err("the agent is starting".to_owned());
+        };
+        let view = &published.view;
+        if view.pg.is_primary() {
+            return Err("Running as a leader".to_owned());
+        }
+        if let Some(holder) = view.cluster().and_then(|cluster| cluster.leader_name())
+            && holder != leader.name
+        {
+            return Err(format!("the leader lock is held by {holder}"));
+        }
+        self.keeper.promise(leader).await?;
+        self.wake();
+        Ok(view.pg.server.as_ref().and_then(|server| server.wal_position()))
+    }
+
+    /// The promise to a leader without the store that lasts.
+    pub fn promise(&self) -> Option<Promise> {
+        self.keeper.promises().current()
     }
 
     /// The decision journal.

@@ -11,10 +11,11 @@ use std::time::Duration;
 use dcs::{Store, StoreError, Timing};
 use ha::step::Outcome;
 use ha::view::LeaseView;
-use model::{BootTime, LeaseTimes};
+use model::{BootTime, FailsafeLeader, LeaseTimes};
 use tokio::sync::watch;
 
 use crate::ports::{Clock, Fence};
+use crate::promises::Promises;
 
 /// A leader that must act without an answer of the store waits for one at least so long.
 const STORE_WAIT_MIN: Duration = Duration::from_millis(500);
@@ -22,7 +23,10 @@ const STORE_WAIT_MIN: Duration = Duration::from_millis(500);
 const STORE_WAIT_AT_EXIT: Duration = Duration::from_secs(2);
 
 struct State {
+    /// What the store granted.
     lease: LeaseView,
+    /// Until when all other members promised not to lead: as good as a lease, and of no meaning without one before.
+    promised: Option<BootTime>,
     times: LeaseTimes,
     /// Start of the last successful renewal.
     renewed_at: BootTime,
@@ -32,11 +36,20 @@ struct State {
     complaint: Option<String>,
 }
 
+impl State {
+    /// The end of what the store granted, or of what all members promised, whichever is later; it may have passed.
+    fn deadline(&self) -> Option<BootTime> {
+        let LeaseView::Held(granted) = self.lease else { return None };
+        Some(self.promised.map_or(granted, |promised| promised.max(granted)))
+    }
+}
+
 /// Holds the lease of one node.
 pub struct Keeper {
     store: Arc<dyn Store>,
     fence: Arc<dyn Fence>,
     clock: Arc<dyn Clock>,
+    promises: Promises,
     state: Mutex<State>,
     /// One lease operation at a time.
     operation: tokio::sync::Mutex<()>,
@@ -46,6 +59,8 @@ pub struct Keeper {
     /// rules acquire or renew again. Arming and letting go take turns on it.
     guarding: tokio::sync::Mutex<bool>,
     changes: watch::Sender<u64>,
+    /// Other members are to be asked before the lease ends.
+    failsafe_mode: AtomicBool,
     /// The agent was told to stop.
     stopping: watch::Receiver<bool>,
     /// The store did not answer in time since the agent was told to stop.
@@ -62,6 +77,7 @@ impl Keeper {
         store: Arc<dyn Store>,
         fence: Arc<dyn Fence>,
         clock: Arc<dyn Clock>,
+        promises: Promises,
         timing: Timing,
         stopping: watch::Receiver<bool>,
     ) -> Keeper {
@@ -73,11 +89,20 @@ impl Keeper {
             store,
             fence,
             clock,
-            state: Mutex::new(State { lease, times, renewed_at: now, progress_at: now, complaint: None }),
+            promises,
+            state: Mutex::new(State {
+                lease,
+                promised: None,
+                times,
+                renewed_at: now,
+                progress_at: now,
+                complaint: None,
+            }),
             operation: tokio::sync::Mutex::new(()),
             fencing: AtomicBool::new(true),
             guarding: tokio::sync::Mutex::new(false),
             changes: watch::Sender::new(0),
+            failsafe_mode: AtomicBool::new(false),
             stopping,
             silent_at_exit: AtomicBool::new(false),
         }
@@ -88,11 +113,45 @@ impl Keeper {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The lease as of now: past its deadline it is lost.
+    /// The lease as of now, granted by the store or by promise of all members: past its deadline it is lost.
     pub fn lease(&self) -> LeaseView {
-        match self.state().lease {
-            LeaseView::Held(deadline) if deadline <= self.clock.now() => LeaseView::Lost,
-            lease => lease,
+        let state = self.state();
+        match state.deadline() {
+            Some(deadline) if deadline <= self.clock.now() => LeaseView::Lost,
+            Some(deadline) => LeaseView::Held(deadline),
+            None => state.lease,
+        }
+    }
+
+    /// What this node promised others.
+    pub fn promises(&self) -> &Promises {
+        &self.promises
+    }
+
+    /// Promises a leader without the store not to lead for a `ttl`; refused where this node leads or is about to.
+    pub async fn promise(&self, leader: FailsafeLeader) -> Result<(), String> {
+        let ttl = self.state().times.ttl;
+        self.promises.give(leader, ttl, || self.holds()).await
+    }
+
+    /// All other members promised not to lead, in answer to a question sent at `asked_at`: the lease that is held lasts
+    /// from there as if it had been renewed then.
+    pub async fn lead_by_promise(&self, asked_at: BootTime) -> Outcome {
+        let deadline = self.state().times.deadline(asked_at);
+        let ended = || Outcome::Rejected("the lease has ended".to_owned());
+        if !self.holds() || deadline <= self.clock.now() {
+            return ended();
+        }
+        *self.guarding.lock().await = true;
+        let armed = self.arm(deadline).await;
+        // The fence has taken its time: what has ended meanwhile is not brought back.
+        if !self.holds() {
+            return ended();
+        }
+        self.state().promised = Some(deadline);
+        match armed {
+            Err(why) if self.fence.failed() => Outcome::Unfenced(why),
+            _ => Outcome::Leased(deadline),
         }
     }
 
@@ -126,6 +185,11 @@ impl Keeper {
         self.fencing.store(fencing, Ordering::Relaxed);
     }
 
+    /// Whether other members are asked when the store does not answer.
+    pub fn set_failsafe_mode(&self, failsafe_mode: bool) {
+        self.failsafe_mode.store(failsafe_mode, Ordering::Relaxed);
+    }
+
     /// The decision loop moves.
     pub fn progress(&self) {
         let now = self.clock.now();
@@ -135,6 +199,10 @@ impl Keeper {
     /// Takes the lock.
     pub async fn acquire(&self) -> Outcome {
         let _turn = self.operation.lock().await;
+        let _taking = match self.promises.take_lock(false) {
+            Ok(taking) => taking,
+            Err(why) => return Outcome::Rejected(why),
+        };
         *self.guarding.lock().await = true;
         let (sent, ttl) = self.begin();
         let result = self.bounded(self.store.acquire_leader()).await;
@@ -150,6 +218,11 @@ impl Keeper {
 
     /// The caller holds `operation`.
     async fn renew_in_turn(&self) -> Outcome {
+        // Without a lease, a renewal can take the lock anew.
+        let _taking = match self.promises.take_lock(self.holds()) {
+            Ok(taking) => taking,
+            Err(why) => return Outcome::Rejected(why),
+        };
         let (sent, ttl) = self.begin();
         let result = self.bounded(self.store.renew_leader()).await;
         self.conclude(sent, ttl, result).await
@@ -158,7 +231,10 @@ impl Keeper {
     /// Gives the lock away. From the call on the lease is not renewed, whatever the store answers.
     pub async fn release(&self) -> Outcome {
         let _turn = self.operation.lock().await;
-        self.state().lease = LeaseView::None;
+        {
+            let mut state = self.state();
+            (state.lease, state.promised) = (LeaseView::None, None);
+        }
         match self.bounded(self.store.release_leader()).await {
             Ok(()) => Outcome::Done,
             Err(StoreError::Rejected(why)) => Outcome::Rejected(why),
@@ -181,13 +257,15 @@ impl Keeper {
         operation: impl Future<Output = Result<T, StoreError>> + Send,
     ) -> Result<T, StoreError> {
         let must_act = async {
-            let LeaseView::Held(mut deadline) = self.state().lease else { return std::future::pending().await };
+            let Some(mut deadline) = self.state().deadline() else { return std::future::pending().await };
             let least = self.clock.now().plus(STORE_WAIT_MIN);
             loop {
-                let demote_at = self.state().times.demote_at(deadline);
-                self.clock.sleep_until(demote_at.max(least)).await;
-                match self.state().lease {
-                    LeaseView::Held(later) if later > deadline => deadline = later,
+                let times = self.state().times;
+                let failsafe = self.failsafe_mode.load(Ordering::Relaxed);
+                let act_at = if failsafe { times.ask_at(deadline) } else { times.demote_at(deadline) };
+                self.clock.sleep_until(act_at.max(least)).await;
+                match self.state().deadline() {
+                    Some(later) if later > deadline => deadline = later,
                     _ => return,
                 }
             }
@@ -224,17 +302,22 @@ impl Keeper {
                 let times = self.state().times;
                 let deadline = LeaseTimes { ttl: ttl.min(times.ttl), ..times }.deadline(sent);
                 if deadline <= self.clock.now() {
-                    self.state().lease = LeaseView::Lost;
+                    if !self.holds() {
+                        self.state().lease = LeaseView::Lost;
+                    }
                     return Outcome::Unreachable("the answer came after the lease it granted had ended".to_owned());
                 }
-                let armed = self.arm(deadline).await;
+                // Promises that last longer than an answer that came late stay good.
+                let promised = self.state().promised.filter(|promised| *promised > deadline);
+                let effective = promised.unwrap_or(deadline);
+                let armed = self.arm(effective).await;
                 let mut state = self.state();
-                state.lease = LeaseView::Held(deadline);
+                (state.lease, state.promised) = (LeaseView::Held(deadline), promised);
                 state.renewed_at = sent;
                 drop(state);
                 match armed {
                     Err(why) if self.fence.failed() => Outcome::Unfenced(why),
-                    _ => Outcome::Leased(deadline),
+                    _ => Outcome::Leased(effective),
                 }
             }
             Err(StoreError::Rejected(why)) => {
@@ -264,6 +347,7 @@ impl Keeper {
         if state.lease != LeaseView::None {
             state.lease = LeaseView::Lost;
         }
+        state.promised = None;
         drop(state);
         self.changes.send_modify(|count| *count += 1);
     }
@@ -271,7 +355,9 @@ impl Keeper {
     /// When the keeper itself should renew, if ever.
     fn due(&self) -> Option<BootTime> {
         let state = self.state();
-        matches!(state.lease, LeaseView::Held(_)).then(|| state.renewed_at.plus(state.times.renew_after()))
+        // While only promises last, the loop looks at the store before anything is renewed.
+        let granted = matches!(state.lease, LeaseView::Held(deadline) if deadline > self.clock.now());
+        granted.then(|| state.renewed_at.plus(state.times.renew_after()))
     }
 
     /// The decision loop has shown life recently enough to go on leading.

@@ -13,6 +13,7 @@ pub mod journal;
 mod keeper;
 pub mod peers;
 pub mod ports;
+mod promises;
 pub mod sentinel;
 mod tasks;
 
@@ -29,7 +30,7 @@ pub use driver::Published;
 pub use handle::Handle;
 use journal::{CycleRecord, Journal};
 use keeper::Keeper;
-use ports::{Callbacks, Clock, Fence, Node, Peers, Spawner};
+use ports::{Callbacks, Clock, Fence, Node, Peers, PromiseFile, Spawner};
 
 /// Called with every cycle as it ends.
 pub type Observer = Arc<dyn Fn(&CycleRecord) + Send + Sync>;
@@ -47,6 +48,8 @@ pub struct Deps {
     pub fence: Arc<dyn Fence>,
     /// User scripts.
     pub callbacks: Arc<dyn Callbacks>,
+    /// Where promises to leaders without the store are kept.
+    pub promises: Arc<dyn PromiseFile>,
     /// Time.
     pub clock: Arc<dyn Clock>,
     /// Runs futures.
@@ -71,7 +74,8 @@ impl Agent {
         let (reload, reload_receiver) = watch::channel(None);
         let (shutdown, shutdown_receiver) = watch::channel(false);
         let (store, fence, clock) = (deps.store.clone(), deps.fence.clone(), deps.clock.clone());
-        let keeper = Arc::new(Keeper::new(store, fence, clock, timing, shutdown_receiver.clone()));
+        let promises = promises::Promises::new(clock.clone(), deps.promises.clone());
+        let keeper = Arc::new(Keeper::new(store, fence, clock, promises, timing, shutdown_receiver.clone()));
         let shared = Arc::new(driver::Shared {
             wake: wake.clone(),
             published: watch::Sender::new(None),
@@ -117,6 +121,7 @@ impl Agent {
     /// Starts the lease keeper beside the loop and runs the loop; returns the exit status.
     pub async fn run(self) -> i32 {
         let keeper = self.driver.keeper.clone();
+        keeper.promises().load().await;
         self.driver.deps.spawner.spawn(Box::pin(keeper.run()));
         self.driver.run().await
     }

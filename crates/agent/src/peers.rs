@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use ha::step::PeerAddress;
-use model::peer::{PeerAnswer, PeerStatus};
-use reqwest::{Certificate, Client, Identity};
+use model::peer::PeerStatus;
+use model::{FailsafeLeader, FailsafeReply, Lsn};
+use reqwest::{Certificate, Client, Identity, Response, Url};
 
 use crate::ports::Peers;
 
@@ -16,6 +17,27 @@ const ANSWER_WITHIN: Duration = Duration::from_secs(2);
 
 /// Status objects are a few kilobytes; a longer answer is none.
 const BODY_BYTES_MAX: usize = 1 << 20;
+
+/// How often a peer that does not answer is asked for its promise.
+const PROMISE_ATTEMPTS: usize = 2;
+
+/// What a member that promises answers, with status 200.
+const ACCEPTED: &str = "Accepted";
+
+/// Name and password for other members' REST APIs (`ctl.authentication`, where missing `restapi.authentication`).
+#[derive(Clone, PartialEq, Eq)]
+pub struct BasicAuth {
+    /// User name.
+    pub username: String,
+    /// Password.
+    pub password: String,
+}
+
+impl std::fmt::Debug for BasicAuth {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "BasicAuth({}, ***)", self.username)
+    }
+}
 
 /// TLS towards peers: from the `ctl` section, where missing from `restapi`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -29,57 +51,124 @@ pub struct PeerTls {
     pub cert_file: Option<PathBuf>,
     /// PEM file with the key of that certificate, not encrypted (`ctl.keyfile`).
     pub key_file: Option<PathBuf>,
+    /// Credentials for what is not open to everybody.
+    pub authentication: Option<BasicAuth>,
+}
+
+/// How peers are spoken to.
+struct Line {
+    client: Client,
+    authentication: Option<BasicAuth>,
 }
 
 /// The production [`Peers`].
 pub struct HttpPeers {
-    client: RwLock<Arc<Client>>,
+    line: RwLock<Arc<Line>>,
 }
 
 impl HttpPeers {
     /// Reads the certificates. Errors name the file and the setting.
     pub fn new(tls: &PeerTls) -> Result<HttpPeers, String> {
-        Ok(HttpPeers { client: RwLock::new(Arc::new(client(tls)?)) })
+        Ok(HttpPeers { line: RwLock::new(Arc::new(line(tls)?)) })
     }
 
     /// Reads certificates again; on an error the former ones stay in use.
     pub fn reconfigure(&self, tls: &PeerTls) -> Result<(), String> {
-        let client = Arc::new(client(tls)?);
-        *self.client.write().unwrap_or_else(PoisonError::into_inner) = client;
+        let line = Arc::new(line(tls)?);
+        *self.line.write().unwrap_or_else(PoisonError::into_inner) = line;
         Ok(())
+    }
+
+    fn line(&self) -> Arc<Line> {
+        self.line.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
 
 #[async_trait]
 impl Peers for HttpPeers {
     async fn status(&self, peers: &[PeerAddress]) -> Vec<PeerStatus> {
-        let client = self.client.read().unwrap_or_else(PoisonError::into_inner).clone();
-        futures::future::join_all(peers.iter().map(|peer| ask(&client, peer))).await
+        let line = self.line();
+        futures::future::join_all(peers.iter().map(|peer| ask(&line.client, peer))).await
+    }
+
+    async fn failsafe(&self, peers: &[PeerAddress], leader: &FailsafeLeader) -> Vec<FailsafeReply> {
+        let (line, body) = (self.line(), leader.to_body());
+        futures::future::join_all(peers.iter().map(|peer| ask_for_promise(&line, peer, &body))).await
     }
 }
 
+async fn ask_for_promise(line: &Line, peer: &PeerAddress, body: &serde_json::Value) -> FailsafeReply {
+    let mut accepted = Err(String::new());
+    for _ in 0..PROMISE_ATTEMPTS {
+        let answer = tokio::time::timeout(ANSWER_WITHIN, post_failsafe(line, &peer.api_url, body)).await;
+        let answered = matches!(answer, Ok(Ok(_)));
+        accepted = match answer {
+            Ok(Ok((200, text, lsn))) if text.trim() == ACCEPTED => Ok(lsn),
+            Ok(Ok((code, text, _))) => Err(format!("{code} {}", one_line(&text))),
+            Ok(Err(why)) => Err(why),
+            Err(_) => Err(format!("no answer within {} s", ANSWER_WITHIN.as_secs())),
+        };
+        // An answer is an answer; only silence is worth a second question.
+        if answered {
+            break;
+        }
+    }
+    match &accepted {
+        Ok(_) => tracing::info!("Got response from {} {}: {ACCEPTED}", peer.name, peer.api_url),
+        Err(why) => tracing::warn!("Failed to get response from {} for POST {}: {why}", peer.name, peer.api_url),
+    }
+    FailsafeReply { name: peer.name.clone(), accepted }
+}
+
+/// Status, text and `lsn` header of the answer.
+async fn post_failsafe(
+    line: &Line,
+    api_url: &str,
+    body: &serde_json::Value,
+) -> Result<(u16, String, Option<Lsn>), String> {
+    let mut url = Url::parse(api_url).map_err(|error| format!("{api_url} is not a URL: {error}"))?;
+    url.set_path("/failsafe");
+    let mut request = line.client.post(url).header("content-type", "application/json").body(body.to_string());
+    if let Some(BasicAuth { username, password }) = &line.authentication {
+        request = request.basic_auth(username, Some(password));
+    }
+    let response = request.send().await.map_err(|error| causes(&error))?;
+    let code = response.status().as_u16();
+    let lsn = response.headers().get("lsn").and_then(|lsn| lsn.to_str().ok()?.parse().ok()).map(Lsn);
+    let body = body_of(response).await?;
+    Ok((code, String::from_utf8_lossy(&body).into_owned(), lsn))
+}
+
+/// What a log line can hold of an answer.
+fn one_line(text: &str) -> String {
+    text.split_whitespace().collect::<Vec<_>>().join(" ").chars().take(200).collect()
+}
+
 async fn ask(client: &Client, peer: &PeerAddress) -> PeerStatus {
-    let answer = match tokio::time::timeout(ANSWER_WITHIN, get(client, &peer.api_url)).await {
+    match tokio::time::timeout(ANSWER_WITHIN, get(client, &peer.api_url)).await {
         Ok(Ok(body)) => {
             tracing::debug!("got response from {} {}: {}", peer.name, peer.api_url, String::from_utf8_lossy(&body));
-            serde_json::from_slice(&body).ok().as_ref().and_then(PeerAnswer::from_status)
+            let body = serde_json::from_slice(&body).unwrap_or_default();
+            PeerStatus::of_body(&peer.name, &body)
         }
         Ok(Err(error)) => {
             tracing::warn!("request failed to {}: GET {} ({error})", peer.name, peer.api_url);
-            None
+            PeerStatus::silent(&peer.name)
         }
         Err(_) => {
             let limit_s = ANSWER_WITHIN.as_secs();
             tracing::warn!("request failed to {}: GET {} (no answer within {limit_s} s)", peer.name, peer.api_url);
-            None
+            PeerStatus::silent(&peer.name)
         }
-    };
-    PeerStatus { name: peer.name.clone(), answer }
+    }
 }
 
 /// The body, whatever the HTTP status: a node that is not running answers 503, and still says where it is.
 async fn get(client: &Client, url: &str) -> Result<Vec<u8>, String> {
-    let mut response = client.get(url).send().await.map_err(|error| causes(&error))?;
+    body_of(client.get(url).send().await.map_err(|error| causes(&error))?).await
+}
+
+async fn body_of(mut response: Response) -> Result<Vec<u8>, String> {
     let mut body = Vec::new();
     while let Some(chunk) = response.chunk().await.map_err(|error| causes(&error))? {
         body.extend_from_slice(&chunk);
@@ -99,6 +188,10 @@ fn causes(error: &reqwest::Error) -> String {
         cause = inner.source();
     }
     text
+}
+
+fn line(tls: &PeerTls) -> Result<Line, String> {
+    Ok(Line { client: client(tls)?, authentication: tls.authentication.clone() })
 }
 
 fn client(tls: &PeerTls) -> Result<Client, String> {
@@ -207,6 +300,55 @@ mod tests {
                 ("no-url", None)
             ]
         );
+    }
+
+    /// A peer that answers each question with the next response, and then is gone; gives what it was asked.
+    async fn peer_once(responses: Vec<Option<String>>) -> (PeerAddress, tokio::task::JoinHandle<Vec<String>>) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let api_url = format!("http://{}/patroni", listener.local_addr().expect("an address"));
+        let asked = tokio::spawn(async move {
+            let mut asked = Vec::new();
+            for response in responses {
+                let (mut stream, _) = listener.accept().await.expect("a question");
+                let mut request = Vec::new();
+                while !request.ends_with(b"}") {
+                    let mut part = [0; 1024];
+                    let count = stream.read(&mut part).await.expect("a request");
+                    request.extend_from_slice(&part[..count]);
+                }
+                asked.push(String::from_utf8(request).expect("text"));
+                if let Some(response) = response {
+                    stream.write_all(response.as_bytes()).await.expect("an answer");
+                }
+            }
+            asked
+        });
+        (PeerAddress { name: "p".to_owned(), api_url }, asked)
+    }
+
+    #[tokio::test]
+    async fn promises_are_asked_for_as_upstream_does() {
+        let leader = FailsafeLeader {
+            name: "a".to_owned(),
+            conn_url: Some("postgres://h:1/postgres".to_owned()),
+            api_url: Some("http://h:2/patroni".to_owned()),
+            slots: [("a".to_owned(), Lsn(7))].into(),
+        };
+        let auth = BasicAuth { username: "u".to_owned(), password: "p".to_owned() };
+        let peers = HttpPeers::new(&PeerTls { authentication: Some(auth), ..PeerTls::default() }).expect("a client");
+        let accepted = "HTTP/1.0 200 OK\r\nlsn: 99\r\n\r\nAccepted".to_owned();
+        let (peer, asked) = peer_once(vec![None, Some(accepted)]).await;
+        assert_eq!(peers.failsafe(&[peer], &leader).await[0].accepted, Ok(Some(Lsn(99))), "asked a second time");
+        let asked = asked.await.expect("two questions");
+        assert!(asked[1].starts_with("POST /failsafe HTTP/1.1\r\n"), "{}", asked[1]);
+        assert!(asked[1].contains("authorization: Basic dTpw\r\n"), "{}", asked[1]);
+        let body =
+            r#"{"name":"a","conn_url":"postgres://h:1/postgres","api_url":"http://h:2/patroni","slots":{"a":7}}"#;
+        assert!(asked[1].ends_with(body), "{}", asked[1]);
+        let (peer, asked) = peer_once(vec![http("500 no", "Running as a leader")]).await;
+        let refused = Err("500 Running as a leader".to_owned());
+        assert_eq!(peers.failsafe(&[peer], &leader).await[0].accepted, refused, "not asked again");
+        assert_eq!(asked.await.expect("one question").len(), 1);
     }
 
     #[test]

@@ -8,12 +8,12 @@ use std::time::Duration;
 use async_trait::async_trait;
 use futures::future::BoxFuture;
 use ha::step::{CallbackAction, CloneSource, PeerAddress, ServerPosition, StopMode};
-use ha::view::Progress;
+use ha::view::{Progress, Promise};
 use model::lsn::TimelineSwitch;
 use model::peer::PeerStatus;
 use model::pg::{PgSnapshot, Upstream};
 use model::slots::{SlotChange, Xid};
-use model::{BootTime, LeaseTimes, Role};
+use model::{BootTime, FailsafeLeader, FailsafeReply, LeaseTimes, Role};
 use serde_json::{Map, Value};
 use tokio::sync::watch;
 
@@ -39,6 +39,18 @@ pub trait Spawner: Send + Sync + 'static {
 pub trait Peers: Send + Sync + 'static {
     /// `GET /patroni` of each, in parallel, each bounded to two seconds, without retries; answers in the order asked.
     async fn status(&self, peers: &[PeerAddress]) -> Vec<PeerStatus>;
+
+    /// `POST /failsafe` to each, in parallel, each bounded to two attempts of two seconds; answers in the order asked.
+    async fn failsafe(&self, peers: &[PeerAddress], leader: &FailsafeLeader) -> Vec<FailsafeReply>;
+}
+
+/// Where a promise outlives the agent that gave it.
+#[async_trait]
+pub trait PromiseFile: Send + Sync + 'static {
+    /// The promise that an earlier life of this agent left; `None` where there is none.
+    async fn load(&self) -> Option<Promise>;
+    /// Keeps a promise; it is on the disk when this returns.
+    async fn save(&self, promise: &Promise) -> Result<(), String>;
 }
 
 /// The process that outlives a frozen agent, and the kernel watchdog.

@@ -1,5 +1,6 @@
 //! What the API needs of the node it speaks for.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -36,6 +37,8 @@ pub struct NodeStatus {
     pub pause: bool,
     /// The leader outlives the store by agreement of all members.
     pub failsafe_active: bool,
+    /// The failsafe key as last seen: who must agree when the store is lost.
+    pub failsafe_members: BTreeMap<String, String>,
     /// `failsafe_mode` in the dynamic configuration.
     pub failsafe_enabled: bool,
     /// `maximum_lag_on_failover` in bytes, the default limit of `/readiness`.

@@ -13,7 +13,7 @@ use ha::memory::ScheduledRestart;
 use ha::view::{RequestKind, RestartFilter};
 use model::pg::PgSnapshot;
 use model::settings::patch_config;
-use model::{ClusterView, Key};
+use model::{ClusterView, FailsafeLeader, Key};
 use serde_json::{Map, Value};
 use tokio::sync::{Notify, watch};
 
@@ -41,7 +41,12 @@ pub struct RestBackend {
 
 impl RestBackend {
     fn moment(&self) -> Moment {
-        Moment { now: self.clock.now(), lease: self.handle.lease(), stopping: self.handle.stopping() }
+        Moment {
+            now: self.clock.now(),
+            lease: self.handle.lease(),
+            stopping: self.handle.stopping(),
+            promised: self.handle.promise().is_some(),
+        }
     }
 
     fn status_with(&self, pg: Option<&PgSnapshot>) -> NodeStatus {
@@ -175,8 +180,14 @@ impl Backend for RestBackend {
         self.ask(RequestKind::Reinitialize { force: request.force, from_leader: request.from_leader }).await
     }
 
-    async fn failsafe(&self, _call: FailsafeCall) -> FailsafeAnswer {
-        FailsafeAnswer { reply: reply(502, "failsafe_mode is not supported by this version"), lsn: None }
+    async fn failsafe(&self, call: FailsafeCall) -> FailsafeAnswer {
+        let slots = call.slots.iter().filter_map(|(name, lsn)| Some((name.clone(), model::Lsn(lsn.as_u64()?))));
+        let leader =
+            FailsafeLeader { name: call.name, conn_url: call.conn_url, api_url: call.api_url, slots: slots.collect() };
+        match self.handle.accept_failsafe(leader).await {
+            Ok(lsn) => FailsafeAnswer { reply: reply(200, "Accepted"), lsn },
+            Err(why) => FailsafeAnswer { reply: reply(500, why), lsn: None },
+        }
     }
 
     fn decisions(&self) -> Value {

@@ -7,6 +7,7 @@ mod backend;
 mod failover;
 mod node;
 mod notify;
+mod promise;
 mod reload;
 mod run;
 mod signals;

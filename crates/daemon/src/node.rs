@@ -106,7 +106,7 @@ impl PgNode {
             tracing::warn!("dynamic configuration: {sentence}");
         }
         let (settings, _) = Settings::resolve(dynamic);
-        let unsupported = [("failsafe_mode", settings.failsafe_mode), ("standby_cluster", settings.standby_cluster)];
+        let unsupported = [("standby_cluster", settings.standby_cluster)];
         for (name, _) in unsupported.iter().filter(|(_, wanted)| *wanted) {
             tracing::error!("dynamic configuration: {name} is not supported yet and has no effect on this node");
         }

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, PoisonError, RwLock};
 
 use agent::Handle;
-use agent::peers::{HttpPeers, PeerTls};
+use agent::peers::{BasicAuth, HttpPeers, PeerTls};
 use api::{ApiConfig, Server};
 use config::LocalConfig;
 use ha::view::NodeInfo;
@@ -157,7 +157,12 @@ pub(crate) fn peer_tls(local: &LocalConfig) -> Result<PeerTls, String> {
     let ctl = local.ctl().map_err(text)?;
     // As upstream: peers are identified by the store's record of them, not by their certificates, which are often
     // self-signed; a race must not fail over that.
-    Ok(PeerTls { insecure: true, ca_file: ctl.cacert, cert_file: ctl.certfile, key_file: ctl.keyfile })
+    let authentication = ctl.authentication.map(|credentials| BasicAuth {
+        username: credentials.username,
+        password: credentials.password.reveal().to_owned(),
+    });
+    let (ca_file, cert_file, key_file) = (ctl.cacert, ctl.certfile, ctl.keyfile);
+    Ok(PeerTls { insecure: true, ca_file, cert_file, key_file, authentication })
 }
 
 /// Says where two tags contradict each other; which one wins is in [`model::Tags`].

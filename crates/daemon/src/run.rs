@@ -23,6 +23,7 @@ use tokio::sync::{Notify, watch};
 
 use crate::backend::RestBackend;
 use crate::node::{PgNode, PidObserver, pg_config};
+use crate::promise::PromiseBesideData;
 use crate::reload::{Reloaded, Reloader, comment_tags, node_info, peer_tls, section, text};
 use crate::{notify::notify, signals};
 
@@ -161,6 +162,7 @@ struct Parts {
     peers: Arc<HttpPeers>,
     scripts: Arc<Scripts>,
     fence: Arc<dyn Fence>,
+    promises: Arc<PromiseBesideData>,
     clock: Arc<dyn Clock>,
     reloaded: Reloaded,
 }
@@ -176,12 +178,13 @@ impl Parts {
     ) -> Result<Parts, String> {
         let (fence, pid_observer) = fences(&local, data_dir, dynamic)?;
         let peers = Arc::new(HttpPeers::new(&peer_tls(&local)?)?);
+        let promises = Arc::new(PromiseBesideData::new(local.name().map_err(text)?, data_dir.to_owned()));
         let scripts = Arc::new(Scripts::new());
         scripts.configure(&local.callbacks(dynamic));
         let local = Arc::new(RwLock::new(local));
         let node = Arc::new(PgNode::new(postgres, local.clone(), scripts.clone(), data_dir.to_owned(), pid_observer));
         let (data_dir, clock) = (data_dir.to_owned(), Arc::new(BootClock));
-        Ok(Parts { local, data_dir, store, node, peers, scripts, fence, clock, reloaded })
+        Ok(Parts { local, data_dir, store, node, peers, scripts, fence, promises, clock, reloaded })
     }
 
     async fn run(self, api_config: ApiConfig, dynamic: Map<String, Value>) -> Result<i32, String> {
@@ -193,6 +196,7 @@ impl Parts {
             peers: self.peers.clone(),
             fence: self.fence.clone(),
             callbacks: self.scripts.clone(),
+            promises: self.promises.clone(),
             clock: self.clock.clone(),
             spawner: Arc::new(TokioSpawner),
             observer: None,

@@ -17,6 +17,8 @@ pub struct Moment {
     pub lease: LeaseView,
     /// The agent was told to stop.
     pub stopping: bool,
+    /// A promise to a leader without the store lasts.
+    pub promised: bool,
 }
 
 /// The status of a node whose loop has not completed a cycle yet.
@@ -78,7 +80,8 @@ pub fn status(published: &Published, pg: &PgSnapshot, moment: &Moment) -> NodeSt
         cluster,
         dcs_last_seen: published.dcs_last_seen,
         pause: settings.pause,
-        failsafe_active: false,
+        failsafe_active: moment.promised || (held && memory.leads_by_promise.is_some_and(|until| until > moment.now)),
+        failsafe_members: memory.failsafe_members.clone(),
         failsafe_enabled: settings.failsafe_mode,
         maximum_lag_on_failover_bytes: settings.maximum_lag_on_failover_bytes,
         tags: view.node.tags.published(),

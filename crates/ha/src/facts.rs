@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use model::peer::PeerStatus;
 use model::slots::Xid;
+use model::{BootTime, FailsafeReply};
 use serde::{Deserialize, Serialize};
 
 use crate::lease::LeaseProof;
@@ -24,6 +25,13 @@ pub enum Answer {
     Peers(Vec<PeerStatus>),
     /// To [`Probe::Server`]; the error says why nothing is known.
     Server(Result<ServerPosition, String>),
+    /// To [`Probe::Failsafe`].
+    Failsafe {
+        /// Taken before the first request was sent.
+        asked_at: BootTime,
+        /// One per member asked.
+        replies: Vec<FailsafeReply>,
+    },
     /// To [`Probe::OwnHistory`]; `None` on timeline 1 or when the file cannot be read.
     OwnHistory(Option<Vec<model::lsn::TimelineSwitch>>),
     /// To [`Probe::SlotHorizons`]: slots that exist there and have one.

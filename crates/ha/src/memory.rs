@@ -94,6 +94,13 @@ pub struct Memory {
     pub kept_upstream: Option<KeptUpstream>,
     /// When the user's `pre_promote` failed: the lock was given away, and is left to others for a while.
     pub pre_promote_failed_at: Option<BootTime>,
+    /// Members that must agree before this node leads without the store, with their `api_url`s: those of the failsafe
+    /// key as last seen, and of a write whose outcome is not known.
+    #[serde(default)]
+    pub failsafe_members: BTreeMap<String, String>,
+    /// This node leads without the store, by promise of all others, until then.
+    #[serde(default)]
+    pub leads_by_promise: Option<BootTime>,
     /// An operator asked for a new copy: from the leader, by base backup, where true.
     pub reinit: Option<bool>,
 }

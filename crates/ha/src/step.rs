@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use model::pg::Upstream;
 use model::slots::SlotChange;
-use model::{BootTime, Lsn, Member, Role};
+use model::{BootTime, FailsafeLeader, Lsn, Member, Role};
 use serde::{Deserialize, Serialize};
 
 use crate::lease::LeaseProof;
@@ -29,6 +29,14 @@ pub enum Probe {
     Peers(Vec<PeerAddress>),
     /// Ask a server, over a replication connection, where it is and how it came there.
     Server(Upstream),
+    /// Ask every one of these members, in parallel and within about four seconds in all, whether this node may go on
+    /// leading without the store.
+    Failsafe {
+        /// Whom.
+        members: Vec<PeerAddress>,
+        /// What they are told.
+        leader: Box<FailsafeLeader>,
+    },
     /// Read this node's timeline history file of its current timeline.
     OwnHistory,
     /// Ask a primary for the `catalog_xmin` of these slots.
@@ -71,6 +79,11 @@ pub enum Effect {
     AcquireLeader,
     /// Prolong the lease.
     RenewLeader,
+    /// Every other member promised, in answer to a question sent at this moment, not to lead: the lease lasts a `ttl` from
+    /// there, as if it had been renewed then. Nothing else follows from it: it is no permission to become writable.
+    LeadByPromise(BootTime),
+    /// The promise to a leader without the store that lasts until then binds nobody any more.
+    ForgetPromise(BootTime),
     /// Give the leader key away.
     ReleaseLeader,
     /// Publish the member record.

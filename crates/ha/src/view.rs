@@ -2,7 +2,7 @@
 
 use jiff::Timestamp;
 use model::pg::PgSnapshot;
-use model::{BootTime, CloneProgress, ClusterView, Lsn, Role, Settings, Tags};
+use model::{BootTime, CloneProgress, ClusterView, FailsafeLeader, Lsn, Role, Settings, Tags};
 use serde::{Deserialize, Serialize};
 
 use crate::memory::ScheduledRestart;
@@ -23,6 +23,9 @@ pub struct View {
     pub store: StoreView,
     /// The leader lease as the keeper knows it.
     pub lease: LeaseView,
+    /// A leader without the store that this node promised not to replace.
+    #[serde(default)]
+    pub promise: Option<Promise>,
     /// The local PostgreSQL.
     pub pg: PgSnapshot,
     /// The task that runs.
@@ -84,6 +87,15 @@ pub enum LeaseView {
     Held(BootTime),
     /// Was held; somebody else has the key now, or the deadline passed.
     Lost,
+}
+
+/// This node accepted a leader's `POST /failsafe`: it does not take the lock until then, whatever the store says.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Promise {
+    /// Whom it was given.
+    pub leader: FailsafeLeader,
+    /// A `ttl` after it was given last.
+    pub until: BootTime,
 }
 
 /// The state of fencing.

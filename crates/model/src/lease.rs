@@ -43,6 +43,16 @@ impl LeaseTimes {
         deadline.minus(self.demote_margin())
     }
 
+    /// How long asking all other members for their promise takes at most, in failsafe mode: two attempts of two seconds,
+    /// and what surrounds them.
+    pub const FAILSAFE_ROUND: Duration = Duration::from_millis(4_500);
+
+    /// In failsafe mode no answer of the store is awaited beyond this: the other members must be asked before
+    /// `demote_at`.
+    pub fn ask_at(&self, deadline: BootTime) -> BootTime {
+        self.demote_at(deadline).minus(Self::FAILSAFE_ROUND)
+    }
+
     /// How long after the last renewal the keeper renews by itself: a little after the decision loop would have.
     pub fn renew_after(&self) -> Duration {
         (self.loop_wait + Duration::from_millis(500)).min(self.ttl / 3)
@@ -90,6 +100,10 @@ mod tests {
             let renewed_again = sent.plus(times.renew_after());
             assert!(renewed_again < demote_at, "{times:?}");
             assert!(demote_at.since(renewed_again) >= Duration::from_millis(900), "{times:?}");
+            if times.ttl >= Duration::from_secs(20) {
+                // Failsafe mode: a store that fails after a renewal leaves time to be asked again, and for the members.
+                assert!(times.ask_at(deadline).since(renewed_again) >= Duration::from_secs(2), "{times:?}");
+            }
             assert!(demote_at.since(renewed_again) * 10 >= times.ttl * 3, "{times:?}");
             // Pitfall 26: where the three times leave nothing over, a stuck loop still ends before the key does,
             // because no answer is awaited beyond `demote_at`.

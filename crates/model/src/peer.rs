@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::{Lsn, Role, Tags, Timeline};
+use crate::{Lsn, MemberState, Role, Tags, Timeline};
 
 /// A peer's answer to `GET /patroni`, reduced to what a leader race needs.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -12,6 +12,31 @@ pub struct PeerStatus {
     pub name: String,
     /// `None` when the peer did not answer, or answered without a WAL position.
     pub answer: Option<PeerAnswer>,
+    /// It answered that its PostgreSQL is stopped, or runs as a standby: it accepts no writes and is not about to.
+    #[serde(default)]
+    pub at_rest: bool,
+}
+
+impl PeerStatus {
+    /// Of a peer that did not answer.
+    pub fn silent(name: &str) -> PeerStatus {
+        PeerStatus { name: name.to_owned(), answer: None, at_rest: false }
+    }
+
+    /// Of a peer that answered `GET /patroni` with this.
+    pub fn of_body(name: &str, body: &Value) -> PeerStatus {
+        let answer = PeerAnswer::from_status(body);
+        let text = |key: &str| body.get(key).and_then(Value::as_str);
+        let at_rest = match text("state").and_then(MemberState::parse) {
+            Some(MemberState::Stopped) => true,
+            Some(MemberState::Running) => {
+                let standby = matches!(text("role").and_then(Role::parse), Some(Role::Replica | Role::StandbyLeader));
+                standby && answer.as_ref().is_some_and(|answer| answer.in_recovery)
+            }
+            _ => false,
+        };
+        PeerStatus { name: name.to_owned(), answer, at_rest }
+    }
 }
 
 /// The useful part of a peer's answer.
@@ -67,6 +92,23 @@ mod tests {
         let answer = PeerAnswer::from_status(&body).expect("an answer");
         assert!(answer.in_recovery && answer.tags.nofailover() && answer.state_running);
         assert_eq!((answer.wal, answer.timeline), (Lsn(100), Some(Timeline(2))));
+    }
+
+    #[test]
+    fn who_is_at_rest() {
+        let xlog = json!({"received_location": 100, "replayed_location": 90});
+        for (body, at_rest) in [
+            (json!({"state": "stopped", "role": "demoted"}), true),
+            (json!({"state": "running", "role": "replica", "xlog": xlog}), true),
+            (json!({"state": "running", "role": "replica"}), false),
+            (json!({"state": "running", "role": "primary", "xlog": {"location": 5}}), false),
+            (json!({"state": "running", "role": "replica", "xlog": {"location": 5}}), false),
+            (json!({"state": "stopping", "role": "primary"}), false),
+            (json!({"state": "starting", "role": "replica", "xlog": xlog}), false),
+            (json!(null), false),
+        ] {
+            assert_eq!(PeerStatus::of_body("a", &body).at_rest, at_rest, "{body}");
+        }
     }
 
     #[test]

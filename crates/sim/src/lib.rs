@@ -20,6 +20,7 @@ pub mod mutations;
 pub mod net;
 pub mod peers;
 pub mod pg;
+pub mod promise;
 pub mod run;
 pub mod spawner;
 pub mod store;

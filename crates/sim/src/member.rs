@@ -18,6 +18,7 @@ use crate::history::Event;
 use crate::lease::WatchedStore;
 use crate::peers::SimPeers;
 use crate::pg::SimPg;
+use crate::promise::SimPromise;
 use crate::spawner::{Process, SimSpawner};
 use crate::store::SimStore;
 use crate::world::{NodeId, World};
@@ -71,6 +72,7 @@ pub fn start_agent(world: &Arc<World>, node: NodeId) {
         peers: Arc::new(SimPeers { world: world.clone(), node }),
         fence: Arc::new(SimFence { world: world.clone(), node }),
         callbacks: Arc::new(SimCallbacks { world: world.clone(), node }),
+        promises: Arc::new(SimPromise { world: world.clone(), node }),
         clock: Arc::new(SimClock::new(world, node)),
         spawner: spawner.clone(),
         observer: Some(observer(world, node)),

@@ -32,6 +32,8 @@ pub struct Options {
     pub renew_recreates: bool,
     /// `remove_data_directory_on_diverged_timelines` and `..._on_rewind_failure`.
     pub remove_on_divergence: bool,
+    /// `failsafe_mode`.
+    pub failsafe: bool,
     /// `maximum_lag_on_failover`.
     pub maximum_lag_bytes: u64,
     /// Synchronous replication.
@@ -48,6 +50,7 @@ impl Default for Options {
             nofailover: false,
             renew_recreates: false,
             remove_on_divergence: false,
+            failsafe: false,
             maximum_lag_bytes: 1 << 20,
             sync: SyncOptions::default(),
             mutation: None,
@@ -66,6 +69,7 @@ impl Options {
             renew_recreates: rng.random_range(0..2) == 0,
             remove_on_divergence: rng.random_range(0..2) == 0,
             sync: SyncOptions::of_seed(seed),
+            failsafe: rng.random_range(0..2) == 0,
             ..Options::default()
         }
     }
@@ -87,6 +91,7 @@ impl Options {
             "retry_timeout": 10,
             "maximum_lag_on_failover": self.maximum_lag_bytes,
             "check_timeline": true,
+            "failsafe_mode": self.failsafe,
             "postgresql": {
                 "use_pg_rewind": true,
                 "remove_data_directory_on_rewind_failure": self.remove_on_divergence,
@@ -135,6 +140,8 @@ const HISTORY_LINES: usize = 20_000;
 const COME_UP: Duration = Duration::from_secs(180);
 /// Once faults have ended, there must be one leader that all others stream from within this time.
 pub const HEAL_WITHIN: Duration = Duration::from_secs(300);
+/// How long the store is away in failsafe mode: several times the `ttl`.
+pub const OUTAGE: Duration = Duration::from_secs(130);
 /// A switchover in a healthy cluster must be over within this time.
 pub const SWITCHOVER_WITHIN: Duration = Duration::from_secs(14);
 
@@ -197,6 +204,9 @@ async fn phases(world: &Arc<World>) {
     heal(world);
     if becomes_healthy(world, HEAL_WITHIN, "healing").await {
         switch_over(world).await;
+        if world.with(|state| state.options.failsafe) {
+            outlive_the_store(world).await;
+        }
     }
 }
 
@@ -296,6 +306,31 @@ async fn switch_over(world: &Arc<World>) {
         world.violate("switchover", format!("a switchover in a healthy cluster lost {lost} acknowledged writes"));
     }
     becomes_healthy(world, HEAL_WITHIN, "after a switchover").await;
+}
+
+/// In failsafe mode the primary of a healthy cluster outlives an outage of the store, however long, and the cluster is
+/// healthy afterwards without a change of leader.
+async fn outlive_the_store(world: &Arc<World>) {
+    if !world.violations().is_empty() || !becomes_healthy(world, HEAL_WITHIN, "before an outage").await {
+        return;
+    }
+    sleep(SETTLE).await;
+    let before = world.with(|state| state.writable());
+    let until_ms = world.now_ms() + OUTAGE.as_millis() as u64;
+    let outage = tokio::spawn({
+        let world = world.clone();
+        async move { Fault::StoreDown.inject(&world, OUTAGE).await }
+    });
+    while world.now_ms() < until_ms + SETTLE.as_millis() as u64 && world.violations().is_empty() {
+        sleep(Duration::from_millis(50)).await;
+        let now = world.with(|state| state.writable());
+        if now != before {
+            world.violate("failsafe", format!("{before:?} was the primary when the store was lost, and then {now:?}"));
+        }
+    }
+    // It has ended by itself, or the run has failed.
+    outage.abort();
+    becomes_healthy(world, HEAL_WITHIN, "after an outage").await;
 }
 
 impl State {

@@ -7,6 +7,7 @@ use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use agent::Handle;
+use ha::view::Promise;
 use model::Tags;
 use rand::rngs::Xoshiro256PlusPlus;
 use rand::{RngExt, SeedableRng};
@@ -74,6 +75,8 @@ pub struct SimNode {
     pub pause_ended_ms: Option<u64>,
     /// An operator asked for a new copy, and it was not made yet.
     pub reinit_requested: bool,
+    /// The last promise to a leader without the store, on the disk.
+    pub promise: Option<Promise>,
     /// Until when the agent may believe that it holds the lease, by what it was told.
     pub leads_until_ms: Option<u64>,
     /// What the agent's last cycle said.
@@ -136,6 +139,7 @@ impl World {
                 told_paused_ms: None,
                 pause_ended_ms: None,
                 reinit_requested: false,
+                promise: None,
                 leads_until_ms: None,
                 says: String::new(),
                 asked_ms: None,

@@ -152,7 +152,8 @@ fn bench() -> Bench {
     let machine = Arc::new(Machine { began: Instant::now(), suspended_ms: AtomicU64::new(0) });
     let (store, fence) = (Arc::new(Script::default()), Arc::new(Recorder::default()));
     let (stop, stopping) = watch::channel(false);
-    let keeper = Arc::new(Keeper::new(store.clone(), fence.clone(), machine.clone(), timing(30), stopping));
+    let promises = Promises::new(machine.clone(), Arc::new(crate::promises::tests::Disk::default()));
+    let keeper = Arc::new(Keeper::new(store.clone(), fence.clone(), machine.clone(), promises, timing(30), stopping));
     tokio::spawn(keeper.clone().run());
     Bench { machine, store, fence, stop, keeper }
 }
@@ -325,4 +326,51 @@ async fn a_refused_renewal_ends_every_permission_whatever_the_deadline() {
     bench.store.taken.store(true, Ordering::Relaxed);
     assert!(matches!(bench.keeper.renew().await, Outcome::Rejected(_)));
     assert!(bench.machine.now() < deadline && !bench.keeper.permits_writing());
+}
+
+#[tokio::test(start_paused = true)]
+async fn promises_prolong_a_lease_and_do_not_make_one() {
+    let bench = bench();
+    let now = bench.machine.now();
+    assert!(matches!(bench.keeper.lead_by_promise(now).await, Outcome::Rejected(_)), "there was no lease");
+    let Outcome::Leased(granted) = bench.keeper.acquire().await else { panic!("not leased") };
+    bench.store.delay(seconds(1000));
+    bench.machine.sleep_until(granted.minus(seconds(8))).await;
+    let asked = bench.machine.now().minus(seconds(2));
+    let until = asked.plus(seconds(27));
+    assert_eq!(bench.keeper.lead_by_promise(asked).await, Outcome::Leased(until));
+    assert_eq!((bench.keeper.lease(), bench.armed_until()), (LeaseView::Held(until), Some(until)));
+    // What is granted has ended, what is promised has not; then that has, too.
+    bench.machine.sleep_until(granted.plus(seconds(1))).await;
+    assert!(bench.keeper.holds());
+    bench.machine.sleep_until(until).await;
+    assert_eq!(bench.keeper.lease(), LeaseView::Lost);
+    assert!(matches!(bench.keeper.lead_by_promise(bench.machine.now()).await, Outcome::Rejected(_)));
+}
+
+/// Pitfall 26: in failsafe mode the store is not waited for beyond the moment at which the members must be asked.
+#[tokio::test(start_paused = true)]
+async fn failsafe_mode_leaves_time_to_ask_the_members() {
+    let bench = bench();
+    bench.keeper.set_failsafe_mode(true);
+    let Outcome::Leased(deadline) = bench.keeper.acquire().await else { panic!("not leased") };
+    bench.store.delay(seconds(1000));
+    bench.machine.sleep_until(deadline.minus(seconds(16))).await;
+    let outcome = bench.keeper.renew().await;
+    assert!(matches!(outcome, Outcome::Unreachable(_)), "{outcome:?}");
+    let left = deadline.since(bench.machine.now());
+    assert!(left >= LeaseTimes::FAILSAFE_ROUND + seconds(5), "{left:?} are left to ask the members and to stop");
+}
+
+#[tokio::test(start_paused = true)]
+async fn whoever_promised_does_not_take_the_lock_and_whoever_leads_does_not_promise() {
+    let bench = bench();
+    let leader = FailsafeLeader { name: "a".to_owned(), ..FailsafeLeader::default() };
+    bench.keeper.promise(leader.clone()).await.expect("accepted");
+    for outcome in [bench.keeper.acquire().await, bench.keeper.renew().await] {
+        assert!(matches!(&outcome, Outcome::Rejected(why) if why.contains("promised a")), "{outcome:?}");
+    }
+    bench.machine.sleep_until(bench.machine.now().plus(seconds(30))).await;
+    assert!(matches!(bench.keeper.acquire().await, Outcome::Leased(_)));
+    assert_eq!(bench.keeper.promise(leader).await, Err("Running as a leader".to_owned()));
 }

@@ -9,9 +9,9 @@ use crate::requests;
 
 /// `GET /failsafe`: names and `api_url`s of those that must agree; 502 where none are known.
 pub(super) fn get(call: &Call) -> Result<Answer, Answer> {
-    match call.backend.status().cluster.as_ref().and_then(|cluster| cluster.failsafe.as_ref()) {
-        Some(failsafe) => Ok(Answer::json(200, &json!(failsafe))),
-        None => Err(Answer::page(502, "No failsafe topology is known")),
+    match call.backend.status().failsafe_members {
+        members if !members.is_empty() => Ok(Answer::json(200, &json!(members))),
+        _ => Err(Answer::page(502, "No failsafe topology is known")),
     }
 }
 

@@ -87,8 +87,7 @@ const METRICS: [Metric; 26] = [
         flag(s.failsafe_enabled)
     }),
     gauge("patroni_failsafe_member", "Value is 1 if this node is in the failsafe topology, 0 otherwise.", |s| {
-        let failsafe = s.cluster.as_ref().and_then(|cluster| cluster.failsafe.as_ref());
-        flag(failsafe.is_some_and(|failsafe| failsafe.contains_key(&s.name)))
+        flag(s.failsafe_members.contains_key(&s.name))
     }),
     gauge("patroni_postgres_timeline", "Postgres timeline of this node (if running), 0 otherwise.", |s| {
         number(s.timeline.map(|timeline| u64::from(timeline.0)))

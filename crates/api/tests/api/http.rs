@@ -83,7 +83,10 @@ async fn information() {
     }
     assert!(send(at, "GET /metrics", "", "").await.head.contains("content-type: text/plain"));
 
-    node.update(|status| status.cluster = None);
+    node.update(|status| {
+        status.cluster = None;
+        status.failsafe_members.clear();
+    });
     *node.store.lock().expect("store") = None;
     for (path, code) in [("/cluster", 503), ("/history", 503), ("/config", 502), ("/failsafe", 502), ("/patroni", 200)]
     {

@@ -43,6 +43,7 @@ impl Node {
             role: Role::Primary,
             is_leader: true,
             cluster: Some(Arc::clone(&view)),
+            failsafe_members: [("n1".to_owned(), "http://127.0.0.1:1/patroni".to_owned())].into(),
             location: Some(Lsn(100)),
             liveness_ms_left: 1000,
             ..NodeStatus::default()

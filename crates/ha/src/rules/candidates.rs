@@ -9,6 +9,11 @@ use super::race::NOT_SYNCHRONOUS;
 use crate::facts::{Answer, Need};
 use crate::step::{PeerAddress, Probe};
 
+/// A member of which only the failsafe key tells.
+fn named_member((name, api_url): (&String, &String)) -> Member {
+    Member { name: name.clone(), api_url: Some(api_url.clone()), ..Member::default() }
+}
+
 impl Cycle<'_> {
     /// Asks these members, in parallel, once per cycle.
     fn poll<'m>(&self, members: impl Iterator<Item = &'m Member>) -> Need<Vec<PeerStatus>> {
@@ -53,6 +58,12 @@ impl Cycle<'_> {
     pub fn unfit_to_lead(&self, cluster: &ClusterView, manual: bool) -> Need<Option<String>> {
         if self.view.fence.failed {
             return Ok(Some("fencing is required and does not work".to_owned()));
+        }
+        if !self.may_lead_in_failsafe(cluster, self.me()) {
+            return Ok(Some(format!(
+                "failsafe mode is on and the failsafe key does not name {}: a leader without the store would not ask it",
+                self.me()
+            )));
         }
         if !manual && self.lacks_sync(cluster) {
             return Ok(Some(NOT_SYNCHRONOUS.to_owned()));
@@ -101,7 +112,12 @@ impl Cycle<'_> {
     /// Everybody who could lead, now or when there was a leader last, and whose position counts as a vote.
     fn poll_rivals(&self, cluster: &ClusterView) -> Need<Vec<PeerStatus>> {
         let known = self.memory.healthy_cluster.as_deref();
+        let asked_in_failsafe: Vec<Member> = match self.view.settings.failsafe_mode {
+            true => cluster.failsafe.iter().flatten().map(named_member).collect(),
+            false => Vec::new(),
+        };
         let members = cluster.members.iter().chain(known.into_iter().flat_map(|known| &known.members));
+        let members = members.chain(&asked_in_failsafe);
         let votes = |name: &str| self.sync_in_force(cluster).is_some_and(|sync| sync.lists(name));
         self.poll(members.filter(|member| !member.tags.nofailover() || votes(&member.name)))
     }
@@ -187,6 +203,7 @@ impl Cycle<'_> {
         let members = cluster.members.iter().filter(|member| {
             !member.tags.nofailover()
                 && named.is_none_or(|name| name == member.name)
+                && self.may_lead_in_failsafe(cluster, &member.name)
                 && sync.is_none_or(|sync| sync.lists(&member.name) || sync.led_by(&member.name))
         });
         let statuses = self.poll(members)?;

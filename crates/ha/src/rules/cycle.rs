@@ -3,6 +3,7 @@
 use model::pg::{ControlState, Postmaster, Unfinished};
 use model::{BootTime, ClusterView, Role};
 
+use super::failsafe::Consent;
 use super::{End, Ruling, table::*};
 use crate::facts::{Facts, Need};
 use crate::memory::{Divergence, Memory};
@@ -40,6 +41,12 @@ impl<'a> Cycle<'a> {
             StoreView::Unreachable(why) => return self.store_lost(why),
             StoreView::Read(cluster) => cluster.as_ref(),
         };
+        if let Some(end) = self.give_back_promised_lock(cluster)? {
+            return Ok(end);
+        }
+        self.note_failsafe_members(cluster);
+        let led = self.led_by_promise(cluster)?;
+        let cluster = led.as_ref().unwrap_or(cluster);
         self.remember(cluster);
         if self.paused() {
             // Renewals do not move the fence's deadline while paused: the one that is set must not strike.
@@ -135,7 +142,7 @@ impl<'a> Cycle<'a> {
 
     /// The server runs as a primary, or does not say and its control file does. A standby's control file may say so too,
     /// as long as it is the copy that came with a base backup.
-    fn may_be_writable(&self) -> bool {
+    pub fn may_be_writable(&self) -> bool {
         let pg = &self.view.pg;
         match &pg.server {
             Some(server) => pg.postmaster != Postmaster::Absent && !server.in_recovery,
@@ -211,6 +218,10 @@ impl<'a> Cycle<'a> {
                     return self.stop_to_give_way(LEAD_UNFENCED, text);
                 }
                 Outcome::Rejected(_) => true,
+                Outcome::Unreachable(unreachable) => match self.ask_for_consent(unreachable)? {
+                    Consent::Given(_) => false,
+                    _ => self.lease_is_ending(),
+                },
                 outcome => !outcome.succeeded() && self.lease_is_ending(),
             };
             if lost && self.may_be_writable() {

@@ -4,6 +4,7 @@ use model::wire::{encode_history, encode_status};
 use model::{ClusterView, HistoryEntry, Key, Lsn, Role, Status, Timeline};
 
 use super::cycle::Cycle;
+use super::failsafe::Consent;
 use super::{End, Ruling, table::*};
 use crate::facts::{Answer, Need};
 use crate::memory::{AfterPromote, Divergence};
@@ -26,12 +27,18 @@ impl Cycle<'_> {
             Outcome::Leased(_) => self.lead_with_lease(cluster, ""),
             Outcome::Unfenced(why) => self.unfenced(cluster, Some(why)),
             Outcome::Rejected(_) => self.lost_lock("lost the leader lock"),
-            _ if self.lease_is_ending() => {
-                self.lost_lock("failed to update leader lock in DCS and the lease is ending")
-            }
             Outcome::Unreachable(why) | Outcome::Failed(why) => {
-                Ok(End::new(LEAD_UNSURE, format!("failed to update leader lock, the lease is still good: {why}"))
-                    .wake_in_ms(1000))
+                let missing = match self.ask_for_consent(why)? {
+                    Consent::Given(end) => return Ok(end),
+                    Consent::Missing(missing) => format!("; {missing}"),
+                    Consent::NotAsked => String::new(),
+                };
+                if self.lease_is_ending() {
+                    return self
+                        .lost_lock(&format!("failed to update leader lock in DCS and the lease is ending{missing}"));
+                }
+                let text = format!("failed to update leader lock, the lease is still good: {why}{missing}");
+                Ok(End::new(LEAD_UNSURE, text).wake_in_ms(1000))
             }
             _ => Ok(End::new(LEAD_UNSURE, "failed to update leader lock, the lease is still good").wake_in_ms(1000)),
         }
@@ -67,7 +74,9 @@ impl Cycle<'_> {
             return self.promote(cluster, opening);
         }
         self.memory.divergence = Divergence::Fits;
+        self.memory.leads_by_promise = None;
         self.write_status()?;
+        self.write_failsafe_members(cluster)?;
         self.restore_config(cluster)?;
         self.write_history(cluster)?;
         let synchronized = self.manage_sync(cluster)?;

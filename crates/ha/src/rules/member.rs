@@ -56,7 +56,8 @@ impl Cycle<'_> {
         let StoreView::Read(cluster) = &self.view.store else {
             return Ok(());
         };
-        self.sync_slots(cluster)?;
+        let led = self.led_by_promise(cluster)?;
+        self.sync_slots(led.as_ref().unwrap_or(cluster))?;
         self.follow_sync_mode(cluster)?;
         let record = self.member_record();
         if !self.act(Effect::TouchMember(Box::new(record)))?.succeeded() {

@@ -8,6 +8,7 @@ mod candidates;
 mod cycle;
 mod data_dir;
 mod divergence;
+mod failsafe;
 mod finished;
 mod follow;
 mod guard;

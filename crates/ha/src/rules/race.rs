@@ -103,6 +103,10 @@ impl Cycle<'_> {
             return Ok((id.is_some() && id != self.view.pg.system_id())
                 .then(|| "the data directory belongs to another cluster".to_owned()));
         }
+        if self.view.pg.is_primary() && self.memory.leads_by_promise.is_some() && self.view.holds_lease() {
+            // It led all the time, and nobody else could: standbys may be ahead of the look, not of this primary.
+            return Ok(None);
+        }
         if self.paused() {
             return Ok(Some("PAUSE: no action, the cluster has no leader".to_owned()));
         }

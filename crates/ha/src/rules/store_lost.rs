@@ -3,6 +3,7 @@
 use model::pg::{DataDir, Postmaster};
 
 use super::cycle::Cycle;
+use super::failsafe::Consent;
 use super::{End, Ruling, table::*};
 use crate::step::{Effect, StopMode, StopPurpose, Task};
 use crate::view::LeaseView;
@@ -28,6 +29,9 @@ impl Cycle<'_> {
                 return Ok(End::new(TASK_LOST_LEASE, "store unreachable and the lease is ending: task cancelled")
                     .wake_in_ms(200));
             }
+            if !matches!(running.task, Task::Stop { .. }) && self.view.pg.is_primary() && !self.paused() {
+                return self.primary_without_store(why);
+            }
             return Ok(
                 End::new(STORE_LOST, format!("DCS is not accessible, a task is running ({why})")).wake_in_ms(500)
             );
@@ -40,7 +44,10 @@ impl Cycle<'_> {
             _ if self.view.pg.is_primary() || (self.view.pg.server.is_none() && self.leads_by_memory()) => {
                 self.primary_without_store(why)
             }
-            _ => Ok(End::new(STORE_LOST, format!("DCS is not accessible ({why})")).wake_in_ms(1000)),
+            _ => {
+                self.sync_slots_by_promise()?;
+                Ok(End::new(STORE_LOST, format!("DCS is not accessible ({why})")).wake_in_ms(1000))
+            }
         }
     }
 
@@ -48,23 +55,32 @@ impl Cycle<'_> {
         self.memory.role.public() == model::Role::Primary
     }
 
+    /// Every kind of failure of the store ends here for a primary: in failsafe mode it asks the other members, and without
+    /// their consent it stops when the lease is about to end.
     fn primary_without_store(&mut self, why: &str) -> Ruling {
+        let missing = match self.ask_for_consent(why)? {
+            Consent::Given(end) => return Ok(end),
+            Consent::Missing(missing) => format!("; {missing}"),
+            Consent::NotAsked => String::new(),
+        };
         if !self.lease_is_ending() {
             let LeaseView::Held(deadline) = self.view.lease else {
                 return Ok(End::new(STORE_LOST_LEADING, why));
             };
             let left_ms = deadline.minus(self.demote_margin()).since(self.view.now).as_millis() as u64;
             let text = format!(
-                "DCS is not accessible ({why}); the lease is good for another {:.1} s, demoting in {:.1} s unless it comes back",
+                "DCS is not accessible ({why}){missing}; the lease is good for another {:.1} s, demoting in {:.1} s unless it comes back",
                 deadline.since(self.view.now).as_secs_f64(),
                 left_ms as f64 / 1000.0
             );
             return Ok(End::new(STORE_LOST_LEADING, text).wake_in_ms(left_ms.clamp(1, 1000)));
         }
-        // What is left of the lease is for a fast stop; the sentinel ends what has not stopped by the deadline.
-        let mode = if self.view.holds_lease() { StopMode::Fast } else { StopMode::Immediate };
+        // What is left of the lease is for a fast stop; the sentinel ends what has not stopped by the deadline. A task that
+        // runs gives way to an immediate stop only.
+        let fast = self.view.holds_lease() && self.view.task.is_none();
+        let mode = if fast { StopMode::Fast } else { StopMode::Immediate };
         self.stop(mode, StopPurpose::Demote)?;
-        let text = format!("demoting self because DCS is not accessible and I was a leader ({why})");
+        let text = format!("demoting self because DCS is not accessible and I was a leader ({why}){missing}");
         Ok(End::new(STORE_LOST_DEMOTE, text).wake_in_ms(200))
     }
 

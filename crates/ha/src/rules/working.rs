@@ -6,6 +6,7 @@ use model::settings::SynchronousMode;
 use model::{ClusterView, Lsn, Role};
 
 use super::cycle::Cycle;
+use super::failsafe::Consent;
 use super::{End, Ruling, table::*};
 use crate::facts::Need;
 use crate::step::{Effect, Outcome, StopMode, StopPurpose, Task};
@@ -46,6 +47,10 @@ impl Cycle<'_> {
         let kept = match self.act(Effect::RenewLeader)? {
             Outcome::Unfenced(why) if self.leads_or_will() => return self.unfenced(cluster, Some(why)),
             Outcome::Rejected(_) => false,
+            Outcome::Unreachable(why) => match self.ask_for_consent(why)? {
+                Consent::Given(_) => true,
+                _ => !self.lease_is_ending(),
+            },
             outcome => outcome.succeeded() || !self.lease_is_ending(),
         };
         if !kept && !self.paused() && self.view.pg.is_primary() {

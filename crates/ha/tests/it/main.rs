@@ -3,6 +3,7 @@
 mod bootstrap;
 mod callbacks;
 mod failover;
+mod failsafe;
 mod follow;
 mod guard;
 mod lead;

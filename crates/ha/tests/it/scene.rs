@@ -4,14 +4,16 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use ha::step::{Effect, Outcome, Probe, ServerPosition, Step, Task, Verdict};
+use ha::step::{Effect, Outcome, PeerAddress, Probe, ServerPosition, Step, Task, Verdict};
 use ha::view::{FenceView, FinishedTask, LeaseView, NodeInfo, Progress, RunningTask, StoreView, View};
 use ha::{Answer, Facts, Memory};
 use model::lsn::TimelineSwitch;
 use model::peer::{PeerAnswer, PeerStatus};
 use model::pg::{ControlData, ControlState, DataDir, PgSnapshot, Postmaster, ServerStatus, Upstream, WalSender};
 use model::slots::Xid;
-use model::{BootTime, ClusterView, HostPort, Leader, Lsn, Member, Role, Settings, Tags, Timeline, Versioned};
+use model::{
+    BootTime, ClusterView, FailsafeReply, HostPort, Leader, Lsn, Member, Role, Settings, Tags, Timeline, Versioned,
+};
 use serde_json::json;
 
 pub const SYSTEM_ID: &str = "7000000000000000001";
@@ -24,6 +26,9 @@ pub struct Scene {
     pub acquire: Outcome,
     pub renew: Outcome,
     pub put: Outcome,
+    /// How members answer `POST /failsafe`; those not named accept.
+    pub failsafe: BTreeMap<String, Result<Option<Lsn>, String>>,
+    pub by_promise: Outcome,
     pub server: Result<ServerPosition, String>,
     pub own_history: Option<Vec<TimelineSwitch>>,
     pub horizons: Result<BTreeMap<String, Xid>, String>,
@@ -160,6 +165,7 @@ impl Scene {
             settings: Settings { use_pg_rewind: true, use_slots: true, ..Settings::default() },
             store: StoreView::Read(Box::new(cluster.clone())),
             lease: if leads { LeaseView::Held(NOW.plus(Duration::from_secs(20))) } else { LeaseView::None },
+            promise: None,
             pg: PgSnapshot {
                 taken_at: NOW,
                 data_dir: DataDir::Present,
@@ -200,6 +206,8 @@ impl Scene {
             acquire: Outcome::Leased(deadline),
             renew: Outcome::Leased(deadline),
             put: Outcome::Written(9),
+            failsafe: BTreeMap::new(),
+            by_promise: Outcome::Leased(deadline),
             server: Err("not asked in this scene".to_owned()),
             own_history: None,
             horizons: Err("not asked in this scene".to_owned()),
@@ -242,6 +250,7 @@ impl Scene {
         match effect {
             Effect::AcquireLeader => self.acquire.clone(),
             Effect::RenewLeader => self.renew.clone(),
+            Effect::LeadByPromise(_) => self.by_promise.clone(),
             Effect::Put { .. } => self.put.clone(),
             _ => Outcome::Done,
         }
@@ -252,11 +261,22 @@ impl Scene {
             Probe::Peers(peers) => Answer::Peers(
                 peers
                     .iter()
-                    .map(|peer| PeerStatus { name: peer.name.clone(), answer: self.peers.get(&peer.name).cloned() })
+                    .map(|peer| {
+                        let answer = self.peers.get(&peer.name).cloned();
+                        let at_rest = answer.as_ref().is_some_and(|answer| answer.in_recovery);
+                        PeerStatus { name: peer.name.clone(), answer, at_rest }
+                    })
                     .collect(),
             ),
             Probe::Server(_) => Answer::Server(self.server.clone()),
             Probe::SlotHorizons { .. } => Answer::SlotHorizons(self.horizons.clone()),
+            Probe::Failsafe { members, .. } => {
+                let reply = |member: &PeerAddress| FailsafeReply {
+                    name: member.name.clone(),
+                    accepted: self.failsafe.get(&member.name).cloned().unwrap_or(Ok(None)),
+                };
+                Answer::Failsafe { asked_at: NOW, replies: members.iter().map(reply).collect() }
+            }
             Probe::OwnHistory => Answer::OwnHistory(self.own_history.clone()),
         }
     }

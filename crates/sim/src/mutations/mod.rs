@@ -63,11 +63,19 @@ pub enum Mutation {
     UnfinishedHidden,
     /// A primary looks like a standby.
     PrimaryLooksLikeStandby,
+    /// A member that does not answer a leader without the store counts as agreeing.
+    SilenceIsConsent,
+    /// Members accept a leader without the store and promise nothing.
+    PromiseNotGiven,
+    /// Nobody is asked, and all are reported to have promised.
+    PromisesInvented,
+    /// The failsafe key names the leader alone.
+    FailsafeKeyNotWritten,
 }
 
 impl Mutation {
     /// All of them.
-    pub const ALL: [Mutation; 24] = [
+    pub const ALL: [Mutation; 28] = [
         Mutation::AcquireIgnoresHolder,
         Mutation::AcquireUnknownIsSuccess,
         Mutation::RenewAlwaysSucceeds,
@@ -92,6 +100,10 @@ impl Mutation {
         Mutation::RewindDoesNothing,
         Mutation::UnfinishedHidden,
         Mutation::PrimaryLooksLikeStandby,
+        Mutation::SilenceIsConsent,
+        Mutation::PromiseNotGiven,
+        Mutation::PromisesInvented,
+        Mutation::FailsafeKeyNotWritten,
     ];
 
     /// The mutation of that name (as in [`Mutation::ALL`], `CamelCase`).
@@ -104,9 +116,9 @@ impl Mutation {
         let Deps { store, node: pg, peers, fence, clock, .. } = deps.clone();
         let world = world.clone();
         Deps {
-            store: Arc::new(remote::MutatedStore::new(store, self, world, node)),
+            store: Arc::new(remote::MutatedStore::new(store, self, world.clone(), node)),
             node: Arc::new(local::MutatedNode { inner: pg, mutation: self }),
-            peers: Arc::new(remote::MutatedPeers { inner: peers, mutation: self }),
+            peers: Arc::new(remote::MutatedPeers { inner: peers, mutation: self, world, node }),
             fence: Arc::new(local::MutatedFence { inner: fence, mutation: self }),
             clock: Arc::new(local::MutatedClock { inner: clock, mutation: self }),
             ..deps

@@ -9,7 +9,7 @@ use async_trait::async_trait;
 use dcs::{Capabilities, Changes, Freshness, Guard, Store, StoreError, Timing};
 use ha::step::PeerAddress;
 use model::peer::PeerStatus;
-use model::{ClusterView, Key, Lsn, Member};
+use model::{ClusterView, FailsafeLeader, FailsafeReply, Key, Lsn, Member};
 use serde_json::Value;
 use tokio::sync::watch;
 
@@ -119,6 +119,10 @@ impl Store for MutatedStore {
     }
 
     async fn put(&self, key: &Key, value: &str, guard: Guard) -> Result<u64, StoreError> {
+        if self.is(Mutation::FailsafeKeyNotWritten) && *key == Key::Failsafe {
+            let alone = serde_json::json!({ self.node.to_string(): "http://10.0.0.9/patroni" }).to_string();
+            return self.inner.put(key, &alone, guard).await;
+        }
         if self.is(Mutation::StatusNotWritten) && *key == Key::Status {
             return Ok(1);
         }
@@ -143,6 +147,8 @@ impl Store for MutatedStore {
 pub(super) struct MutatedPeers {
     pub(super) inner: Arc<dyn Peers>,
     pub(super) mutation: Mutation,
+    pub(super) world: Arc<World>,
+    pub(super) node: NodeId,
 }
 
 #[async_trait]
@@ -159,5 +165,22 @@ impl Peers for MutatedPeers {
             }
         }
         statuses
+    }
+
+    async fn failsafe(&self, peers: &[PeerAddress], leader: &FailsafeLeader) -> Vec<FailsafeReply> {
+        let promised = |peer: &PeerAddress| FailsafeReply { name: peer.name.clone(), accepted: Ok(None) };
+        if self.mutation == Mutation::PromisesInvented {
+            return peers.iter().map(promised).collect();
+        }
+        if self.mutation == Mutation::PromiseNotGiven {
+            let answers = |peer: &PeerAddress| self.world.with(|state| state.answers(self.node, peer));
+            let silent = |peer: &PeerAddress| FailsafeReply { accepted: Err("no answer".to_owned()), ..promised(peer) };
+            return peers.iter().map(|peer| if answers(peer) { promised(peer) } else { silent(peer) }).collect();
+        }
+        let replies = self.inner.failsafe(peers, leader).await;
+        if self.mutation == Mutation::SilenceIsConsent {
+            return peers.iter().map(promised).collect();
+        }
+        replies
     }
 }
