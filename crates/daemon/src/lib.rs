@@ -5,6 +5,7 @@
 
 mod backend;
 mod failover;
+mod namesake;
 mod node;
 mod notify;
 mod promise;

@@ -25,12 +25,10 @@ use crate::backend::RestBackend;
 use crate::node::{PgNode, PidObserver, pg_config};
 use crate::promise::PromiseBesideData;
 use crate::reload::{Reloaded, Reloader, comment_tags, node_info, peer_tls, section, text};
-use crate::{notify::notify, signals};
+use crate::{namesake, notify::notify, signals};
 
 /// How often an unreachable store is tried again at start.
 const STORE_RETRY: Duration = Duration::from_secs(5);
-/// How long another node with this node's name may take to answer.
-const NAMESAKE_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// Runs the node of this configuration until it is told to stop; returns the exit status. An error is the sentence to
 /// end with: the node has not started, and nothing was changed.
@@ -64,7 +62,7 @@ async fn start(local: LocalConfig, reloaded: Reloaded) -> Result<i32, String> {
 
     let store = open_store(&local, &first_guess).await?;
     let cluster = read_store(store.as_ref()).await;
-    refuse_namesake(&cluster, &name, &local).await?;
+    namesake::refuse(&cluster, &name, &local.scope().map_err(text)?).await?;
     refuse_other_cluster(&cluster, &postgres, &name).await?;
     let stored = cluster.config.filter(|config| config.version != 0).map(|config| config.value);
     let dynamic = local.dynamic_at_start(stored, cached);
@@ -102,34 +100,6 @@ async fn read_store(store: &dyn Store) -> ClusterView {
             Err(why) => tracing::warn!("{why}; trying again"),
         }
         tokio::time::sleep(STORE_RETRY).await;
-    }
-}
-
-/// Two nodes with one name would take each other's lock for their own. Only an HTTP answer proves that the other
-/// lives: an accepting port proves nothing.
-async fn refuse_namesake(cluster: &ClusterView, name: &str, local: &LocalConfig) -> Result<(), String> {
-    let Some(api_url) = cluster.member(name).and_then(|member| member.api_url.as_deref()) else {
-        return Ok(());
-    };
-    // A proxy's answer, or somebody else's after a redirect, would prove nothing.
-    let client = reqwest::Client::builder()
-        .timeout(NAMESAKE_TIMEOUT)
-        .tls_danger_accept_invalid_certs(true)
-        .no_proxy()
-        .redirect(reqwest::redirect::Policy::none())
-        .build();
-    let Ok(client) = client else {
-        return Ok(());
-    };
-    let url = api_url.trim_end_matches("/patroni").to_owned() + "/liveness";
-    match client.get(url).send().await {
-        Ok(_) => {
-            let scope = local.scope().map_err(text)?;
-            Err(format!(
-                "a node named {name} is already running in the cluster {scope}: its REST API at {api_url} answers"
-            ))
-        }
-        Err(_) => Ok(()),
     }
 }
 
