@@ -194,7 +194,12 @@ async fn slots(cluster: &Cluster) -> Result<()> {
     patch(cluster, json!({"slots": {"extra": {"type": "physical"}}})).await?;
     answers(&cluster.nodes[0], names, "extra,node2").await?;
     patch(cluster, json!({"slots": null})).await?;
-    answers(&cluster.nodes[0], names, "node2").await
+    answers(&cluster.nodes[0], names, "node2").await?;
+    // Slots that are there are nobody's business any more.
+    patch(cluster, json!({"postgresql": {"use_slots": false}})).await?;
+    answers(&cluster.nodes[1], "SHOW primary_slot_name", "").await?;
+    patch(cluster, json!({"postgresql": {"use_slots": null}})).await?;
+    answers(&cluster.nodes[1], "SHOW primary_slot_name", "node2").await
 }
 
 async fn tags_and_addresses(cluster: &Cluster) -> Result<()> {

@@ -6,7 +6,7 @@ mod harness;
 use harness::{PATIENCE, mode, run};
 use model::Role;
 use postgres::catalogue::{Verdict, verdict};
-use postgres::{StartAs, TaskHandle};
+use postgres::{StartAs, StopMode, TaskHandle};
 use serde_json::json;
 
 const VERSION: u32 = 150_000;
@@ -35,30 +35,11 @@ fn the_table_says_what_the_server_says() {
         node.pg.start(StartAs::Primary, PATIENCE, &task).await.unwrap();
         node.pg.post_bootstrap(&task).await.unwrap();
 
-        for (name, expected) in [
-            ("work_mem", "64kB"),
-            ("fsync", "on"),
-            ("log_min_duration_statement", "10s"),
-            ("my.own", "kept"),
-            ("TimeZone", "GMT"),
-            ("autovacuum", "off"),
-            ("statement_timeout", "7min"),
-            ("lock_timeout", "4242ms"),
-        ] {
-            // The session's own settings would hide what the file says of some.
-            let query = format!(
-                "SELECT coalesce((SELECT reset_val || coalesce(unit, '') FROM pg_settings WHERE name = '{name}' \
-                                 AND name = 'lock_timeout'), current_setting('{name}'))"
-            );
-            let seen = match name {
-                "statement_timeout" => {
-                    let file = "SELECT setting FROM pg_file_settings WHERE name = 'statement_timeout' AND applied";
-                    node.sql(file).await.unwrap()
-                }
-                _ => node.sql(&query).await.unwrap(),
-            };
-            assert_eq!(seen, expected, "{name}");
-        }
+        // What the files say: a session has settings of its own.
+        let in_file = "SELECT string_agg(name || '=' || setting, ' ' ORDER BY name) FROM pg_file_settings WHERE applied AND \
+                       name IN ('work_mem', 'lock_timeout', 'statement_timeout', 'my.own', 'autovacuum', 'fsync', 'timezone')";
+        let expected = "autovacuum=off lock_timeout=4242 my.own=kept statement_timeout=7min work_mem=64";
+        assert_eq!(node.sql(in_file).await.unwrap(), expected);
         for file in ["postgresql.conf", "pg_hba.conf", "pg_ident.conf", "postgresql.conf.backup", "pg_hba.conf.backup"]
         {
             assert_eq!(mode(&node.data_dir.join(file)), 0o640, "{file}");
@@ -72,7 +53,24 @@ fn the_table_says_what_the_server_says() {
         assert!(file.contains("statement_timeout = '9min'"), "{file}");
 
         compare(&node.sql(ROWS).await.unwrap());
+
+        // A standby may not have less than its primary had: it starts with that, and the configured value waits.
+        node.pg.stop(StopMode::Fast, &task).await.unwrap();
+        let less = changed(&node, json!({"parameters": {"max_connections": 30, "max_worker_processes": 4}}));
+        node.pg.apply_config(less, Role::Replica).await.unwrap();
+        node.pg.start(StartAs::Standby(None), PATIENCE, &task).await.unwrap();
+        let pending = node.pg.observe().await.pending_restart;
+        let pending: Vec<String> =
+            pending.iter().map(|(name, change)| format!("{name} {}->{}", change.old_value, change.new_value)).collect();
+        assert_eq!(pending, ["max_connections 100->30", "max_worker_processes 8->4"]);
     });
+}
+
+/// The node's configuration with a change.
+fn changed(node: &harness::Node, change: serde_json::Value) -> postgres::PgConfig {
+    let mut section = node.section.clone();
+    harness::merge(&mut section, change);
+    harness::parse(&section, &node.bootstrap, &node.name)
 }
 
 const ROWS: &str = "SELECT json_agg(row_to_json(s))::text FROM (SELECT name, vartype, coalesce(unit, '') AS unit, min_val, \

@@ -153,7 +153,7 @@ impl Cluster {
     }
 }
 
-fn merge(base: &mut Value, overlay: Value) {
+pub fn merge(base: &mut Value, overlay: Value) {
     for (key, value) in overlay.as_object().cloned().unwrap_or_default() {
         match base.get_mut(&key) {
             Some(old @ Value::Object(_)) if value.is_object() => merge(old, value),
