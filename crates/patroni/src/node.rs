@@ -28,8 +28,26 @@ pub fn run(path: Option<&Path>) -> Result<i32, String> {
         }
     };
     let result = daemon::run(config, Box::new(reloaded));
-    match (logging::finish(), result) {
-        (false, Ok(0)) => Ok(LOG_NOT_WRITTEN),
-        (_, result) => result,
+    exit_code(result, logging::finish())
+}
+
+/// The exit code of a node: lines that are lost matter where nothing worse happened.
+fn exit_code(result: Result<i32, String>, log_is_written: bool) -> Result<i32, String> {
+    match result {
+        Ok(0) if !log_is_written => Ok(LOG_NOT_WRITTEN),
+        result => result,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_log_that_cannot_be_written_is_told_by_the_exit_code() {
+        assert_eq!(exit_code(Ok(0), true), Ok(0));
+        assert_eq!(exit_code(Ok(0), false), Ok(5));
+        assert_eq!(exit_code(Ok(1), false), Ok(1));
+        assert_eq!(exit_code(Err("no".to_owned()), false), Err("no".to_owned()));
     }
 }

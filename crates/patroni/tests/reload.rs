@@ -121,7 +121,7 @@ async fn member(cluster: &Cluster, name: &str, what: &str, holds: impl Fn(&Value
 }
 
 async fn times(cluster: &Cluster) -> Result<()> {
-    patch(cluster, json!({"ttl": 25, "loop_wait": 1})).await?;
+    patch(cluster, json!({"ttl": 25, "loop_wait": 1, "retry_timeout": 3})).await?;
     wait_for("the leader's lease to last 25 s", SOON, || async {
         let key = cluster.etcd.etcdctl(&["get", "-w", "json", "/service/batman/leader"])?;
         let key: Value = serde_json::from_str(&key)?;
