@@ -195,11 +195,13 @@ mod tests {
     fn a_slot_is_replaced_whole() {
         let data = tempfile::tempdir().expect("a directory");
         fs::create_dir(data.path().join("pg_replslot")).expect("mkdir");
-        for content in [state("s"), state("s")] {
+        for (directory, file) in [(0o700, 0o600), (0o750, 0o640)] {
+            fs::set_permissions(data.path(), fs::Permissions::from_mode(directory)).expect("chmod");
+            let content = state("s");
             write_state(data.path(), "s", &content).expect("write");
             let path = data.path().join("pg_replslot/s/state");
             assert_eq!(fs::read(&path).expect("read"), content);
-            assert_eq!(fs::metadata(path).expect("file").permissions().mode() & 0o777, 0o600);
+            assert_eq!(fs::metadata(path).expect("file").permissions().mode() & 0o777, file);
         }
     }
 }
