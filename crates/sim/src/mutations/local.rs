@@ -1,7 +1,7 @@
 //! Defects on an agent's own machine.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use agent::ports::{Clock, Fence, Node, StartAs, TaskHandle};
@@ -15,7 +15,7 @@ use model::{BootTime, Lsn, Role};
 use serde_json::{Map, Value};
 use tokio::sync::watch;
 
-use super::Mutation;
+use super::{Mutation, sync};
 use crate::clock::EPOCH_MS;
 
 pub(super) struct MutatedFence {
@@ -73,6 +73,8 @@ impl Clock for MutatedClock {
 pub(super) struct MutatedNode {
     pub(super) inner: Arc<dyn Node>,
     pub(super) mutation: Mutation,
+    /// The last `synchronous_standby_names` that the agent set.
+    pub(super) told: Mutex<Option<String>>,
 }
 
 #[async_trait]
@@ -97,6 +99,10 @@ impl Node for MutatedNode {
                 }
             }
             _ => {}
+        }
+        if let Some(server) = seen.server.as_mut().filter(|server| !server.in_recovery) {
+            let told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+            sync::disguise_server(self.mutation, told.as_deref(), server);
         }
         seen
     }
@@ -190,7 +196,8 @@ impl Node for MutatedNode {
     }
 
     async fn set_standby_names(&self, names: Option<&str>) -> Result<(), String> {
-        self.inner.set_standby_names(names).await
+        *self.told.lock().unwrap_or_else(PoisonError::into_inner) = names.map(str::to_owned);
+        sync::set_names(self.mutation, &self.inner, names).await
     }
 
     async fn server_position(&self, server: &Upstream) -> Result<ServerPosition, String> {

@@ -3,8 +3,9 @@
 
 mod local;
 mod remote;
+mod sync;
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use agent::Deps;
 use ha::view::NodeInfo;
@@ -71,11 +72,27 @@ pub enum Mutation {
     PromisesInvented,
     /// The failsafe key names the leader alone.
     FailsafeKeyNotWritten,
+    /// A standby that is taken out of the sync key stays there.
+    SyncKeyNeverShrinks,
+    /// A new primary does not replace the old one in the sync key.
+    SyncKeyKeepsLeader,
+    /// A candidate takes itself for a synchronous standby.
+    SyncKeyListsMe,
+    /// A candidate needs no votes of other voters.
+    QuorumIgnored,
+    /// `synchronous_standby_names` is not set.
+    StandbyNamesNotSet,
+    /// `synchronous_standby_names` is set long after it is said to be.
+    StandbyNamesLate,
+    /// One of the listed standbys is enough for a commit.
+    StandbyNamesNeedOne,
+    /// Every standby seems to have everything.
+    StandbysSeemCaughtUp,
 }
 
 impl Mutation {
     /// All of them.
-    pub const ALL: [Mutation; 28] = [
+    pub const ALL: [Mutation; 36] = [
         Mutation::AcquireIgnoresHolder,
         Mutation::AcquireUnknownIsSuccess,
         Mutation::RenewAlwaysSucceeds,
@@ -104,6 +121,14 @@ impl Mutation {
         Mutation::PromiseNotGiven,
         Mutation::PromisesInvented,
         Mutation::FailsafeKeyNotWritten,
+        Mutation::SyncKeyNeverShrinks,
+        Mutation::SyncKeyKeepsLeader,
+        Mutation::SyncKeyListsMe,
+        Mutation::QuorumIgnored,
+        Mutation::StandbyNamesNotSet,
+        Mutation::StandbyNamesLate,
+        Mutation::StandbyNamesNeedOne,
+        Mutation::StandbysSeemCaughtUp,
     ];
 
     /// The mutation of that name (as in [`Mutation::ALL`], `CamelCase`).
@@ -117,7 +142,7 @@ impl Mutation {
         let world = world.clone();
         Deps {
             store: Arc::new(remote::MutatedStore::new(store, self, world.clone(), node)),
-            node: Arc::new(local::MutatedNode { inner: pg, mutation: self }),
+            node: Arc::new(local::MutatedNode { inner: pg, mutation: self, told: Mutex::default() }),
             peers: Arc::new(remote::MutatedPeers { inner: peers, mutation: self, world, node }),
             fence: Arc::new(local::MutatedFence { inner: fence, mutation: self }),
             clock: Arc::new(local::MutatedClock { inner: clock, mutation: self }),

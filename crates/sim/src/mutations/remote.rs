@@ -13,7 +13,7 @@ use model::{ClusterView, FailsafeLeader, FailsafeReply, Key, Lsn, Member};
 use serde_json::Value;
 use tokio::sync::watch;
 
-use super::Mutation;
+use super::{Mutation, sync};
 use crate::world::{NodeId, World};
 
 /// How old [`Mutation::StaleReads`] answers are.
@@ -68,6 +68,7 @@ impl Store for MutatedStore {
         if self.is(Mutation::StaleReads) {
             view = self.stale(view);
         }
+        sync::disguise_key(self.mutation, &self.node.to_string(), &mut view);
         if let Some(config) = &mut view.config {
             if self.is(Mutation::PauseHidden) {
                 config.value.shift_remove("pause");
@@ -125,6 +126,11 @@ impl Store for MutatedStore {
         }
         if self.is(Mutation::StatusNotWritten) && *key == Key::Status {
             return Ok(1);
+        }
+        if *key == Key::Sync
+            && let Some(version) = sync::unwritten(self.mutation, &self.world, value)
+        {
+            return Ok(version);
         }
         let guard = if self.is(Mutation::GuardsDropped) { Guard::None } else { guard };
         self.inner.put(key, value, guard).await

@@ -84,7 +84,7 @@ fn confirmed(names: &StandbyNames, standbys: &[(String, Lsn)]) -> Option<Lsn> {
 }
 
 /// `sync_state` and `sync_priority` of each sender, as `pg_stat_replication` shows them.
-pub(super) fn label(names: &StandbyNames, senders: &mut [WalSender]) {
+pub(crate) fn label(names: &StandbyNames, senders: &mut [WalSender]) {
     let mut sync_left = names.num;
     for (place, name) in names.names.iter().enumerate() {
         let named = senders.iter_mut().filter(|sender| sender.sync_priority == 0);
