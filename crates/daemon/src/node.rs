@@ -179,9 +179,9 @@ impl Node for PgNode {
         };
         self.comment(dynamic);
         self.cache(dynamic);
-        let anyway = self.reload_anyway.swap(false, Ordering::AcqRel);
         // On a disk that hangs this never returns: it holds up a thread of its own, once, and not who waits for it.
         let turn = self.applying.clone().lock_owned().await;
+        let anyway = self.reload_anyway.swap(false, Ordering::AcqRel);
         let postgres = self.postgres.clone();
         let applying = tokio::spawn(async move {
             let _turn = turn;

@@ -149,7 +149,8 @@ pub(crate) fn node_info(local: &LocalConfig, dynamic: &Map<String, Value>) -> Re
         tags: local.tags(),
         may_bootstrap: local.bootstrap().map_err(text)?.is_some(),
         initial_config: Value::Object(dynamic.clone()).to_string(),
-        clones_without_leader: pg.replica_methods.iter().any(|method| method.settings.contains_key("no_leader")),
+        clones_without_leader: pg.replica_methods.iter().any(|method| method.flag("no_leader")),
+        clones_over_data: pg.replica_methods.iter().any(|method| method.flag("keep_data")),
     })
 }
 

@@ -66,6 +66,9 @@ pub struct NodeInfo {
     pub initial_config: String,
     /// Some replica creation method works without a leader.
     pub clones_without_leader: bool,
+    /// Some replica creation method goes on from the data that is there (`keep_data`).
+    #[serde(default)]
+    pub clones_over_data: bool,
 }
 
 /// The store as last read.

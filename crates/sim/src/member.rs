@@ -43,6 +43,7 @@ fn info(world: &World, node: NodeId) -> NodeInfo {
         may_bootstrap: true,
         initial_config: Value::Object(options.dynamic()).to_string(),
         clones_without_leader: false,
+        clones_over_data: false,
     }
 }
 

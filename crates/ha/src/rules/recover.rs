@@ -326,7 +326,9 @@ impl Cycle<'_> {
             self.stop(crate::step::StopMode::Immediate, StopPurpose::Rebuild)?;
             return Ok(End::new(REINIT, "reinitialize: stopping PostgreSQL"));
         }
-        if !self.must_clone() {
+        // A method that goes on from the data that is there removes itself what it does not want, and so do the others.
+        let over_data = self.view.node.clones_over_data && self.memory.reinit == Some(false);
+        if !self.must_clone() && !over_data {
             self.start(Task::RemoveDataDir)?;
             return Ok(End::new(REINIT, "reinitialize: removing the data directory"));
         }

@@ -90,6 +90,20 @@ fn reinitialize_stops_removes_and_copies() {
 }
 
 #[test]
+fn reinitialize_leaves_the_data_to_a_method_that_goes_on_from_it() {
+    let copied = |from_leader| {
+        let mut scene = Scene::of("b", "a").pg_down(model::pg::ControlState::InArchiveRecovery);
+        scene.view.node.clones_over_data = true;
+        scene.memory.reinit = Some(from_leader);
+        scene.memory.disarmed = true;
+        scene.play()
+    };
+    copied(false).expect("bootstrap-clone", &["clone a"]);
+    // A base backup begins with nothing.
+    copied(true).expect("reinit", &["RemoveDataDir"]);
+}
+
+#[test]
 fn reinitialize_is_refused_to_the_leader_and_without_one() {
     let kind = || RequestKind::Reinitialize { force: false, from_leader: false };
     let played = asked(Scene::of("a", "a"), kind()).play();

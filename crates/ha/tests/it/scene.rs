@@ -161,6 +161,7 @@ impl Scene {
                 may_bootstrap: true,
                 initial_config: "{}".to_owned(),
                 clones_without_leader: false,
+                clones_over_data: false,
             },
             settings: Settings { use_pg_rewind: true, use_slots: true, ..Settings::default() },
             store: StoreView::Read(Box::new(cluster.clone())),
