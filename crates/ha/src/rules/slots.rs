@@ -91,13 +91,16 @@ impl<'a> Cycle<'a> {
         })
     }
 
-    /// What is published as `retain_slots`: slots of members seen within `member_slots_ttl`, sorted.
+    /// What the leader publishes as `retain_slots`: slots of members seen within `member_slots_ttl`, its own among them,
+    /// because its record will expire before it is back.
     pub fn retained_slots(&self) -> Vec<String> {
         let settings = &self.view.settings;
         if settings.member_slots_ttl.is_zero() || !settings.use_slots {
             return Vec::new();
         }
-        self.memory.slots.seen.keys().filter(|slot| !settings.permanent_slots.contains_key(*slot)).cloned().collect()
+        let own = Some(slot_name_from_member(self.me())).filter(|_| !self.view.node.tags.nostream());
+        let all: BTreeSet<String> = self.memory.slots.seen.keys().cloned().chain(own).collect();
+        all.into_iter().filter(|slot| !settings.permanent_slots.contains_key(slot)).collect()
     }
 
     /// Positions of this node's slots as the leader publishes them in `status`, and as the failsafe call carries them:
