@@ -15,6 +15,8 @@ use crate::plan::Plan;
 use crate::stage::Stage;
 
 const START_LIMIT: Duration = Duration::from_secs(120);
+/// Longer than a cycle of an agent.
+const STEADY: Duration = Duration::from_secs(6);
 const HEAL_LIMIT: Duration = Duration::from_secs(180);
 const CATCH_UP_LIMIT: Duration = Duration::from_secs(60);
 
@@ -71,7 +73,7 @@ pub async fn run(options: &Options) -> Result<Report> {
     undo_all(&mut cluster, faults)?;
     let healing = Instant::now();
     let healed = heal(&mut cluster, &book).await;
-    let healed_after = healing.elapsed();
+    let healed_after = healing.elapsed().saturating_sub(STEADY);
     let (history, end) = clients.finish().await?;
     let mut violations = Vec::new();
     let (healed_after, rows_at_end) = match healed {
@@ -130,15 +132,25 @@ fn restart_what_ended(cluster: &mut Cluster) -> Result<()> {
     (0..NODES).try_for_each(|index| cluster.start_agent(index))
 }
 
+/// Waits until the cluster is healthy and stays so: what was frozen a moment ago may not know yet what it has missed.
 async fn heal(cluster: &mut Cluster, book: &Book) -> Result<usize> {
     let started = Instant::now();
+    let mut since = None;
     loop {
         restart_what_ended(cluster)?;
         match book.healthy().await {
-            Ok(primary) => return Ok(primary),
+            Ok(primary) => match since {
+                Some((before, at)) if before == primary => {
+                    if Instant::now().duration_since(at) > STEADY {
+                        return Ok(primary);
+                    }
+                }
+                _ => since = Some((primary, Instant::now())),
+            },
             Err(error) if started.elapsed() > HEAL_LIMIT => bail!("{error:#}"),
-            Err(_) => tokio::time::sleep(Duration::from_millis(250)).await,
+            Err(_) => since = None,
         }
+        tokio::time::sleep(Duration::from_millis(250)).await;
     }
 }
 
