@@ -4,12 +4,13 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use chaos::cluster::Mode;
 use chaos::net::{Host, Net};
 use chaos::run::{Options, run};
 use clap::{Parser, ValueEnum};
 use testkit::Flavour;
+use tokio::signal::unix::{SignalKind, signal};
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
 enum ModeArgument {
@@ -78,7 +79,13 @@ async fn main() -> Result<ExitCode> {
         only: arguments.only,
     };
     println!("chaos: {:?}, {:?}, seed {seed}, {} s", options.flavour, options.mode, arguments.seconds);
-    let report = run(&options).await?;
+    let mut term = signal(SignalKind::terminate()).context("listen for SIGTERM")?;
+    // Leaving the run half-way removes what it made.
+    let report = tokio::select! {
+        report = run(&options) => report?,
+        _ = tokio::signal::ctrl_c() => bail!("interrupted"),
+        _ = term.recv() => bail!("terminated"),
+    };
     print!("{}", report.text());
     let bad = !report.violations.is_empty() && !arguments.report_only;
     Ok(if bad { ExitCode::FAILURE } else { ExitCode::SUCCESS })
