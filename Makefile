@@ -1,5 +1,6 @@
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-failover test kill-loop lint clean-demo
+SEEDS ?= 10000
+.PHONY: help demo demo-failover test kill-loop lint sim clean-demo
 
 help: ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1#\2/p' Makefile | column -t -s '#'
@@ -22,6 +23,9 @@ kill-loop: ## Kill the agent a hundred times at random moments (SEED=n, POINTS=n
 
 chaos: ## Random faults against a real cluster, as root (CHAOS_SECONDS=600 MODE=async|sync|quorum SEED=n UPSTREAM=virtualenv)
 	@scripts/chaos
+
+sim: ## The simulator alone, over SEEDS=10000 seeds from FROM=1 on
+	cargo run --release -p xtask -- sim --seeds $(SEEDS) --from $(or $(FROM),1)
 
 lint: ## Format check and lints only
 	cargo fmt --all --check

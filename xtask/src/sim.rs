@@ -10,6 +10,8 @@ use sim::{Options, Report};
 
 /// Lines of history shown for a seed that failed.
 const TAIL_LINES: usize = 60;
+/// Length of the phase with faults, where nothing else is asked for.
+const SAFETY_S: u64 = 600;
 /// Progress is printed this often.
 const PROGRESS_EVERY: Duration = Duration::from_secs(5);
 
@@ -32,11 +34,11 @@ pub struct Arguments {
     #[arg(long)]
     mutate: Option<String>,
     /// Virtual seconds of the phase with faults.
-    #[arg(long, default_value_t = 600)]
+    #[arg(long, default_value_t = SAFETY_S)]
     safety_s: u64,
-    /// Threads.
-    #[arg(long, default_value_t = 1)]
-    jobs: u64,
+    /// Threads; as many as there are processors where not given.
+    #[arg(long)]
+    jobs: Option<usize>,
     /// Go on after a failed seed.
     #[arg(long)]
     keep_going: bool,
@@ -74,7 +76,8 @@ pub fn main(arguments: &Arguments) -> anyhow::Result<()> {
     let totals = Totals { next: AtomicU64::new(from), ..Totals::default() };
     let started = Instant::now();
     std::thread::scope(|scope| {
-        for _ in 0..arguments.jobs.clamp(1, 64) {
+        let processors = std::thread::available_parallelism().map_or(1, usize::from);
+        for _ in 0..arguments.jobs.unwrap_or(processors).clamp(1, 64) {
             scope.spawn(|| work(arguments, mutation, end, &totals));
         }
         scope.spawn(|| report_progress(&totals, count, started));
@@ -127,7 +130,22 @@ fn print(report: &Report, arguments: &Arguments) {
             report.seed, violation.checker, violation.what
         ));
     }
+    if failed {
+        text.push_str(&format!("to repeat: {}\n", repeat_command(report.seed, arguments)));
+    }
     println!("{text}seed {} digest {:016x} {:?}", report.seed, report.digest, report.stats);
+}
+
+/// What shows this run again, with its whole history.
+fn repeat_command(seed: u64, arguments: &Arguments) -> String {
+    let mut command = format!("cargo run -p xtask -- sim --seed {seed} --trace");
+    if let Some(name) = &arguments.mutate {
+        command.push_str(&format!(" --mutate {name}"));
+    }
+    if arguments.safety_s != SAFETY_S {
+        command.push_str(&format!(" --safety-s {}", arguments.safety_s));
+    }
+    command
 }
 
 fn report_progress(totals: &Totals, count: u64, started: Instant) {
