@@ -70,8 +70,8 @@ pub struct Memory {
     pub retry: Retry,
     /// The fence was let go and has not been armed since.
     pub disarmed: bool,
-    /// Since when the initialize key is empty while nobody bootstraps.
-    pub abandoned_bootstrap_since: Option<BootTime>,
+    /// The version of an empty initialize key, and since when it has been there while nobody bootstraps.
+    pub abandoned_bootstrap_since: Option<(u64, BootTime)>,
     /// Whom and which timeline `divergence` was checked against.
     pub checked_against: Option<(String, Option<Timeline>)>,
     /// PostgreSQL was stopped for a switchover, since then: a candidate with the shutdown checkpoint is awaited.

@@ -64,31 +64,37 @@ impl Cycle<'_> {
         Ok(End::new(BOOTSTRAP_NEW, "trying to bootstrap a new cluster"))
     }
 
-    /// Somebody claimed the bootstrap. Where it was this node before a crash, or where nobody is at it any more, the
-    /// claim is freed.
+    /// Somebody claimed the bootstrap. Where nobody is at it any more, the claim is freed: soon, where it may be this
+    /// node's own from before a crash. A claim does not say whose it is; whoever made it says at once that it bootstraps.
     fn awaiting_bootstrap(&mut self, cluster: &ClusterView) -> Ruling {
         let version = cluster.initialize.as_ref().map_or(0, |initialize| initialize.version);
         let free = Effect::Delete { key: Key::Initialize, guard: WriteGuard::Version(version) };
-        if self.view.pg.unfinished == Some(Unfinished::Bootstrap) {
-            self.act(free)?;
-            return Ok(
-                End::new(BOOTSTRAP_WAIT, "freed the initialize key of this node's interrupted bootstrap").wake_in_ms(1)
-            );
-        }
+        let interrupted = self.view.pg.unfinished == Some(Unfinished::Bootstrap);
         let busy = |member: &Member| {
             let state = MemberState::parse(&member.state);
-            matches!(state, Some(MemberState::Initdb | MemberState::CustomBootstrap | MemberState::BootstrapStarting))
-                || (member.name != self.me() && member.is_running())
+            // A record of this node is from before its crash.
+            member.name != self.me()
+                && (member.is_running()
+                    || matches!(
+                        state,
+                        Some(MemberState::Initdb | MemberState::CustomBootstrap | MemberState::BootstrapStarting)
+                    ))
         };
         if cluster.members.iter().any(busy) {
             self.memory.abandoned_bootstrap_since = None;
             return Ok(End::new(BOOTSTRAP_WAIT, "waiting for leader to bootstrap"));
         }
-        let since = *self.memory.abandoned_bootstrap_since.get_or_insert(self.view.now);
-        if self.view.now.since(since) > 2 * self.view.settings.ttl {
+        let known = self.memory.abandoned_bootstrap_since.filter(|(claim, _)| *claim == version);
+        let (_, since) = known.unwrap_or((version, self.view.now));
+        self.memory.abandoned_bootstrap_since = Some((version, since));
+        let (bound, why) = match interrupted {
+            true => (self.view.settings.loop_wait, " of this node's interrupted bootstrap"),
+            false => (2 * self.view.settings.ttl, ": no member is bootstrapping"),
+        };
+        if self.view.now.since(since) > bound {
             self.memory.abandoned_bootstrap_since = None;
             self.act(free)?;
-            return Ok(End::new(BOOTSTRAP_WAIT, "freed the initialize key: no member is bootstrapping").wake_in_ms(1));
+            return Ok(End::new(BOOTSTRAP_WAIT, format!("freed the initialize key{why}")).wake_in_ms(1));
         }
         Ok(End::new(BOOTSTRAP_WAIT, "waiting for leader to bootstrap").wake_in_ms(1000))
     }

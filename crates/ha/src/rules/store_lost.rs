@@ -91,6 +91,17 @@ impl Cycle<'_> {
             return Ok(End::new(STORE_LOST, format!("DCS is not accessible ({why})")).wake_in_ms(1000));
         }
         let known = self.memory.healthy_cluster.clone();
+        let local = self.view.pg.system_id();
+        let ours =
+            known.as_deref().is_some_and(|cluster| cluster.system_id().is_some() && cluster.system_id() == local);
+        if !ours {
+            // A start writes into the data directory, which may be another cluster's.
+            let text = format!(
+                "DCS is not accessible ({why}); this agent has not seen the cluster yet and does not start PostgreSQL \
+                 before it knows that the data directory belongs to it"
+            );
+            return Ok(End::new(STORE_LOST, text).wake_in_ms(1000));
+        }
         let upstream = known.as_deref().and_then(|cluster| self.target_in(cluster).upstream());
         self.let_go_of_fence()?;
         self.start(Task::StartStandby { upstream })?;

@@ -50,7 +50,7 @@ rules! {
     STORE_LOST_FAILSAFE = 205, "store-lost-failsafe", "The store cannot be reached and every other member promised not to lead (failsafe mode): go on.";
     STORE_LOST_DEMOTE = 210, "store-lost-demote", "The store cannot be reached and the lease is about to end: stop accepting writes.";
     STORE_LOST = 220, "store-lost", "The store cannot be reached and this node does not lead: change nothing.";
-    STORE_LOST_RESTART = 230, "store-lost-restart", "The store cannot be reached and PostgreSQL is down: start it read-only.";
+    STORE_LOST_RESTART = 230, "store-lost-restart", "The store cannot be reached and PostgreSQL, which is known to be the cluster's, is down: start it read-only.";
     STORE_PROMISED = 240, "store-promised", "The lock came to this node although it promised a leader without the store not to take it: give it back.";
     TASK_RUNNING = 300, "task-running", "A task runs: keep the lease if it is held, wait for the task.";
     TASK_LOST_LEASE = 310, "task-lost-lease", "A task that would make this node writable runs, but the lease is lost: cancel it.";

@@ -104,9 +104,35 @@ fn interrupted_bootstrap_is_freed_and_made_anew() {
     scene.view.pg.data_dir = DataDir::Present;
     scene.view.pg.unfinished = Some(Unfinished::Bootstrap);
     cluster_of(&mut scene).initialize = Some(Versioned { value: String::new(), version: 3 });
-    scene.play().expect("bootstrap-wait", &["Disarm", "delete initialize"]);
+    let first = scene.play();
+    first.expect("bootstrap-wait", &["Disarm"]);
+    scene.memory = first.verdict.memory;
+    scene.view.now = NOW.plus(std::time::Duration::from_secs(11));
+    scene.play().expect("bootstrap-wait", &["delete initialize"]);
+    scene.memory.disarmed = false;
     cluster_of(&mut scene).initialize = None;
     scene.play().expect("bootstrap-new", &["Disarm", "put initialize ", "Bootstrap"]);
+}
+
+/// Simulator: a node that was killed while it bootstrapped came back and freed the claim of the node that had begun anew.
+#[test]
+fn claim_of_another_node_is_not_freed_by_one_whose_bootstrap_was_interrupted() {
+    let mut scene = nothing_known("a");
+    scene.view.pg.data_dir = DataDir::Present;
+    scene.view.pg.unfinished = Some(Unfinished::Bootstrap);
+    let claim = |version| Some(Versioned { value: String::new(), version });
+    cluster_of(&mut scene).initialize = claim(3);
+    scene.memory = scene.play().verdict.memory;
+    // Somebody else's, made since: it is watched from the beginning, and whoever made it says so.
+    scene.view.now = NOW.plus(std::time::Duration::from_secs(11));
+    cluster_of(&mut scene).initialize = claim(4);
+    let second = scene.play();
+    second.expect("bootstrap-wait", &[]);
+    scene.memory = second.verdict.memory;
+    scene.view.now = NOW.plus(std::time::Duration::from_secs(22));
+    cluster_of(&mut scene).members =
+        vec![model::Member { state: "initializing new cluster".into(), ..member("b", model::Role::Uninitialized, 0) }];
+    scene.play().expect("bootstrap-wait", &[]);
 }
 
 #[test]

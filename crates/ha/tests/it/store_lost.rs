@@ -49,6 +49,21 @@ fn stopped_server_comes_back_read_only() {
     scene.play().expect("store-lost-restart", &["Disarm", "start standby of 127.0.0.1:5432"]);
 }
 
+/// Simulator: a machine came up with the disk of another cluster while the store was away.
+#[test]
+fn unknown_data_directory_is_not_started_before_the_store_can_tell() {
+    let mut scene = outage("b").pg_down(ControlState::ShutDownInRecovery);
+    scene.memory.healthy_cluster = None;
+    let played = scene.play();
+    played.expect("store-lost", &[]);
+    assert!(played.verdict.reason.contains("has not seen the cluster yet"), "{}", played.verdict.reason);
+
+    let mut scene = outage("b").pg_down(ControlState::ShutDownInRecovery);
+    let control = scene.view.pg.control.as_mut().expect("a control file");
+    control.system_id = "6999999999999999999".to_owned();
+    scene.play().expect("store-lost", &[]);
+}
+
 #[test]
 fn paused_means_hands_off() {
     let mut scene = outage("a");

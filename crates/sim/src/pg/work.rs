@@ -107,8 +107,13 @@ impl State {
     }
 
     pub(super) fn begin_initdb(&mut self, node: NodeId) -> Result<(), String> {
-        if self.node(node).pg.data.is_some() {
-            return Err("directory exists but is not empty".to_owned());
+        match self.node(node).pg.data.as_ref().map(|data| data.unfinished) {
+            None => {}
+            // What an interrupted bootstrap or copy left is nobody's data.
+            Some(Some(Unfinished::Bootstrap | Unfinished::Clone)) if self.node(node).pg.process.is_none() => {
+                self.remove_data(node)?;
+            }
+            Some(_) => return Err("directory exists but is not empty".to_owned()),
         }
         let system_id = (7_000_000_000_000_000_000 + self.rng.random_range(0..100_000_000_000_000_000u64)).to_string();
         let branch = Branch(self.unique());
