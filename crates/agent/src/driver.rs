@@ -506,11 +506,11 @@ impl Driver {
     }
 }
 
-/// Steps that must rest on a fresh look: those that take the lock, make the node writable, or destroy. Stopping is never
+/// Steps that must rest on a fresh look: those that take the lock, make the node writable, say who may be, or destroy. Stopping is never
 /// put off.
 fn irreversible(effect: &Effect, lease: LeaseView) -> bool {
     match effect {
-        Effect::AcquireLeader | Effect::Delete { .. } => true,
+        Effect::AcquireLeader | Effect::Delete { .. } | Effect::Put { key: model::Key::Sync, .. } => true,
         // Without a lease a renewal may create the key anew.
         Effect::RenewLeader => !matches!(lease, LeaseView::Held(_)),
         Effect::StartTask(task) => !matches!(task, Task::Stop { .. } | Task::Checkpoint | Task::Repoint { .. }),

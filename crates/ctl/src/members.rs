@@ -87,7 +87,7 @@ fn role_title(view: &ClusterView, member: &Member) -> &'static str {
         return if member.role == "standby_leader" { "Standby Leader" } else { "Leader" };
     }
     let config = view.config.as_ref().map(|config| &config.value);
-    let mode = config.map(|config| model::Settings::resolve(config).0.synchronous_mode).unwrap_or_default();
+    let mode = config.map(|config| model::Settings::resolve(config).0.synchronous()).unwrap_or_default();
     let standby = view.sync.as_ref().is_some_and(|sync| sync.value.lists(&member.name));
     match mode {
         model::settings::SynchronousMode::On if standby => "Sync Standby",
@@ -99,7 +99,7 @@ fn role_title(view: &ClusterView, member: &Member) -> &'static str {
 /// Whether the member may be promoted without losing acknowledged commits; true where synchronous mode is off.
 pub fn is_synchronous(view: &ClusterView, name: &str) -> bool {
     let config = view.config.as_ref().map(|config| &config.value);
-    let mode = config.map(|config| model::Settings::resolve(config).0.synchronous_mode).unwrap_or_default();
+    let mode = config.map(|config| model::Settings::resolve(config).0.synchronous()).unwrap_or_default();
     if mode == model::settings::SynchronousMode::Off {
         return true;
     }

@@ -71,7 +71,7 @@ async fn infeasible(
         return Some("leader name does not match".to_owned());
     }
     let sync = cluster.sync.as_ref().map(|sync| &sync.value);
-    let sync_matters = settings.synchronous_mode == SynchronousMode::On && request.leader.is_some();
+    let sync_matters = settings.synchronous() == SynchronousMode::On && request.leader.is_some();
     let listed =
         |name: &str| sync.is_some_and(|sync| sync.members.iter().any(|member| member.eq_ignore_ascii_case(name)));
     if let Some(candidate) = request.candidate.as_deref() {

@@ -139,10 +139,19 @@ impl State {
                     self.store.manual_at_acquire = self.store.view().failover.is_some();
                     self.store.sync_at_acquire = self.store.view().sync.is_some_and(|sync| sync.value.leader.is_some());
                 }
+                self.settle_pause(new.as_deref());
                 self.record(Event::Lock { from: old, to: new, why });
             }
             Key::Member(_) | Key::Status | Key::OptimeLeader => {}
             key => self.record(Event::Key(key.to_string(), new)),
+        }
+    }
+
+    /// A primary that went on through a pause takes the lock: what another one acknowledged meanwhile was lost to the pause.
+    fn settle_pause(&mut self, holder: Option<&str>) {
+        let holder = self.ids().find(|id| Some(id.to_string().as_str()) == holder);
+        if let Some(node) = holder.filter(|node| self.store.paused() && self.node(*node).pg.accepts_writes()) {
+            self.take_lost(node);
         }
     }
 

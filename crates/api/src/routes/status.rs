@@ -183,7 +183,7 @@ fn member_role(member: &Member, leads: bool, cluster: &ClusterView, settings: &S
         .sync
         .as_ref()
         .is_some_and(|sync| sync.value.members.iter().any(|name| name.to_lowercase() == member.name.to_lowercase()));
-    match (listed, settings.synchronous_mode) {
+    match (listed, settings.synchronous()) {
         (true, SynchronousMode::On) => "sync_standby",
         (true, SynchronousMode::Quorum) => "quorum_standby",
         _ => "replica",

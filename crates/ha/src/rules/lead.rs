@@ -207,7 +207,8 @@ impl Cycle<'_> {
             return Ok(());
         }
         let known = known.unwrap_or_default();
-        if self.memory.history_written == Some(timeline) && !known.is_empty() {
+        // Somebody else's rows may have followed: a primary that went on through a pause leads on an older timeline.
+        if self.memory.history_written == Some(timeline) && cluster.timeline() == Some(timeline) {
             return Ok(());
         }
         let Answer::OwnHistory(Some(switches)) = self.facts.ask(Probe::OwnHistory)? else {

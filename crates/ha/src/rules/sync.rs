@@ -131,7 +131,8 @@ impl Cycle<'_> {
 
     /// What a node that does not lead owes to a mode that was turned on or off.
     pub fn follow_sync_mode(&mut self, cluster: &ClusterView) -> Need<()> {
-        if self.mine(cluster) || self.view.task.is_some() || !self.view.pg.is_standby() {
+        let leads = self.mine(cluster) || self.facts.lease_proof().is_some();
+        if leads || self.view.task.is_some() || !self.view.pg.is_standby() {
             return Ok(());
         }
         self.memory.commit_rule = None;
@@ -262,6 +263,11 @@ impl Cycle<'_> {
             let text = format!("Postponing promotion because synchronous_standby_names could not be set: {why}");
             return Ok(Some(End::new(LEAD_SYNC, text).wake_in_ms(1000)));
         }
+        if target.rule.num > 0
+            && let Some(end) = self.await_senders(&names.to_string())
+        {
+            return Ok(Some(end));
+        }
         let written = present.is_some_and(|sync| sync.value.led_by(self.me()) && electorate(&sync.value) == target.key);
         let guard = cluster.sync.as_ref().map_or(WriteGuard::Absent, |sync| WriteGuard::Version(sync.version));
         if !written && self.write_sync_key(cluster, &target.key, guard)?.is_none() {
@@ -269,6 +275,21 @@ impl Cycle<'_> {
             return Ok(Some(End::new(LEAD_SYNC, text).wake_in_ms(200)));
         }
         Ok(None)
+    }
+
+    /// A standby that others stream from has WAL senders, and they may still go by the value before: they are given as
+    /// long as those of a primary. Where there is none, whoever connects later reads the value that is there.
+    fn await_senders(&mut self, names: &str) -> Option<End> {
+        let now = self.view.now;
+        let known = self.memory.commit_rule.take().filter(|seen| seen.text == names);
+        let seen = known.unwrap_or_else(|| SeenRule { text: names.to_owned(), since: now, position: None });
+        let waited = now.since(seen.since);
+        self.memory.commit_rule = Some(seen);
+        let cascades = self.view.pg.server.as_ref().is_some_and(|server| !server.senders.is_empty());
+        (cascades && waited < SETTLE).then(|| {
+            let left_ms = (SETTLE.saturating_sub(waited).as_millis() as u64).max(50);
+            End::new(LEAD_SYNC, "Postponing promotion until synchronous_standby_names is in force").wake_in_ms(left_ms)
+        })
     }
 
     /// A rule as it is written for this server.

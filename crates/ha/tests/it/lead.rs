@@ -4,7 +4,7 @@ use ha::memory::AfterPromote;
 use ha::step::{Effect, Outcome, StopMode, Task};
 use ha::view::LeaseView;
 use model::lsn::TimelineSwitch;
-use model::{Lsn, Timeline};
+use model::{Lsn, Timeline, Versioned};
 use serde_json::json;
 
 use crate::scene::*;
@@ -141,6 +141,18 @@ fn new_timeline_gets_a_history_row() {
     };
     scene.own_history = Some(vec![switch]);
     let row = r#"put history [[1,900,"no recovery target specified","2030-01-01T00:00:00.000000+00:00","a"]]"#;
+    scene.play().expect("lead", &["RenewLeader", row]);
+    // Found by the simulator (seed 2022): after a pause this node leads on, and the store tells of somebody's later
+    // timeline, on which no standby is.
+    let rows = [1, 2].map(|timeline| model::HistoryEntry {
+        timeline: Timeline(timeline),
+        lsn: Lsn(900),
+        reason: "no recovery target specified".to_owned(),
+        timestamp: Some("2030-01-01T00:00:00.000000+00:00".to_owned()),
+        new_leader: Some("a".to_owned()),
+    });
+    cluster_of(&mut scene).history = Some(Versioned { value: rows.to_vec(), version: 2 });
+    scene.memory.history_written = Some(Timeline(2));
     scene.play().expect("lead", &["RenewLeader", row]);
 }
 

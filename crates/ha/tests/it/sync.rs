@@ -316,6 +316,24 @@ fn a_new_primary_writes_the_key_before_it_is_promoted() {
     assert!(played.verdict.reason.starts_with("Postponing promotion because"), "{}", played.verdict.reason);
 }
 
+/// Found by the simulator (seeds 2055 and 2095): WAL senders of a standby still went by the value before.
+#[test]
+fn a_standby_that_others_stream_from_waits_until_the_rule_is_in_force() {
+    let mut scene = racing("b", strict(), key("a", 0, "b c"));
+    let cascading = leading(on(), None, "").view.pg.server.expect("running").senders;
+    scene.view.pg.server.as_mut().expect("running").senders = cascading;
+    let waiting = scene.play();
+    waiting.expect("lead-sync", &["AcquireLeader", &names("2 (a,c)")]);
+    // The lock is this node's now, and the value is in force.
+    cluster_of(&mut scene).leader = Some(model::Leader { name: "b".to_owned(), version: 8 });
+    scene.view.pg.server.as_mut().expect("running").synchronous_standby_names = "2 (a,c)".to_owned();
+    scene.memory = waiting.verdict.memory;
+    scene.view.now = NOW.plus(Duration::from_millis(900));
+    scene.play().expect("lead-sync", &["RenewLeader"]);
+    scene.view.now = NOW.plus(Duration::from_millis(1_000));
+    scene.play().expect("lead-promote", &["RenewLeader", &put("b", 0, "a,c"), "promote"]);
+}
+
 #[test]
 fn only_synchronous_standbys_and_the_old_primary_may_take_over() {
     // It has more, and of all that nothing was acknowledged.

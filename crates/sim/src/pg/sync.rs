@@ -139,6 +139,9 @@ impl State {
     /// Writes `synchronous_standby_names` and tells the server; backends take it over one by one.
     pub(super) fn set_standby_names(&mut self, node: NodeId, text: &str) -> Result<(), String> {
         let spread_ms = self.between(0, SPREAD_MS_MAX);
+        // Where nothing is committed and nobody is sent to, there is nobody to lag behind.
+        let idle = self.node(node).pg.standby().is_some() && self.receivers_of(node).is_empty();
+        let spread_ms = if idle { 0 } else { spread_ms };
         let names =
             StandbyNames::parse(text).ok_or_else(|| format!("synchronous_standby_names {text:?} is refused"))?;
         let pg = &mut self.node_mut(node).pg;
