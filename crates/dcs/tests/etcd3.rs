@@ -36,8 +36,15 @@ fn config(section: Value, name: &str) -> StoreConfig {
     }
 }
 
+/// Members that were just started may still elect their leader.
 async fn store(etcd: &Etcd, name: &str) -> Arc<dyn Store> {
-    open(&config(json!({"hosts": etcd.hosts()}), name)).await.expect("open the store")
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        match open(&config(json!({"hosts": etcd.hosts()}), name)).await {
+            Ok(store) => return store,
+            Err(error) => assert!(Instant::now() < deadline, "open the store: {error}"),
+        }
+    }
 }
 
 async fn leader(store: &dyn Store) -> Option<String> {
