@@ -131,6 +131,21 @@ impl Mutation {
         Mutation::StandbysSeemCaughtUp,
     ];
 
+    /// The defect is one of synchronous replication: it shows in no other run.
+    pub fn is_synchronous(self) -> bool {
+        matches!(
+            self,
+            Mutation::SyncKeyNeverShrinks
+                | Mutation::SyncKeyKeepsLeader
+                | Mutation::SyncKeyListsMe
+                | Mutation::QuorumIgnored
+                | Mutation::StandbyNamesNotSet
+                | Mutation::StandbyNamesLate
+                | Mutation::StandbyNamesNeedOne
+                | Mutation::StandbysSeemCaughtUp
+        )
+    }
+
     /// The mutation of that name (as in [`Mutation::ALL`], `CamelCase`).
     pub fn by_name(name: &str) -> Option<Mutation> {
         Mutation::ALL.into_iter().find(|mutation| format!("{mutation:?}").eq_ignore_ascii_case(name))

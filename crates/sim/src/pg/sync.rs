@@ -44,6 +44,12 @@ impl SyncOptions {
         SyncOptions { mode, strict: rng.random_range(0..3) == 0, count: rng.random_range(1..=2) }
     }
 
+    /// The same with a mode in any case.
+    pub fn switched_on(self, seed: u64) -> SyncOptions {
+        let any = if seed.is_multiple_of(2) { "quorum" } else { "on" };
+        SyncOptions { mode: self.mode.or(Some(any)), ..self }
+    }
+
     /// As dynamic configuration.
     pub fn add_to(self, config: &mut serde_json::Map<String, Value>) {
         if let Some(mode) = self.mode {
