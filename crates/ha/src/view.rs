@@ -206,6 +206,11 @@ impl View {
         }
     }
 
+    /// What this node promised a leader without the store, as long as it counts.
+    pub fn promise_in_force(&self) -> Option<&Promise> {
+        self.promise.as_ref().filter(|promise| promise.until > self.now)
+    }
+
     /// The lease is held and its deadline lies ahead.
     pub fn holds_lease(&self) -> bool {
         matches!(self.lease, LeaseView::Held(deadline) if deadline > self.now)

@@ -104,7 +104,7 @@ impl Cycle<'_> {
     pub fn clone_member(&mut self, cluster: &ClusterView, leader: &str) -> Ruling {
         let from_leader = self.memory.reinit == Some(true);
         // Whoever the sync key names must have every acknowledged commit; of copies only the leader's has.
-        let listed = self.sync_in_force(cluster).is_some_and(|sync| sync.lists(self.me()));
+        let listed = self.is_listed(cluster);
         let timeline = cluster.member(leader).and_then(|member| member.timeline);
         let offers = |member: &&Member| {
             !(from_leader || listed)

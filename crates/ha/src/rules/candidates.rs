@@ -103,6 +103,11 @@ impl Cycle<'_> {
         sync.filter(|_| self.view.settings.synchronous() != SynchronousMode::Off)
     }
 
+    /// The sync key names this node as a synchronous standby, and decisions rest on it.
+    pub fn is_listed(&self, cluster: &ClusterView) -> bool {
+        self.sync_in_force(cluster).is_some_and(|sync| sync.lists(self.me()))
+    }
+
     /// Mode `on`, and this node is neither a synchronous standby nor the primary that wrote the key.
     pub fn lacks_sync(&self, cluster: &ClusterView) -> bool {
         let sync = self.sync_in_force(cluster).filter(|_| self.view.settings.synchronous() == SynchronousMode::On);

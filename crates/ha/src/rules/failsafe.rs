@@ -21,6 +21,17 @@ pub(super) enum Consent {
     Missing(String),
 }
 
+impl Consent {
+    /// The end of a cycle with everybody's consent, or what a sentence about going on without it ends with.
+    pub fn given(self) -> Result<End, String> {
+        match self {
+            Consent::Given(end) => Ok(end),
+            Consent::Missing(why) => Err(format!("; {why}")),
+            Consent::NotAsked => Err(String::new()),
+        }
+    }
+}
+
 impl Cycle<'_> {
     /// The leader keeps the names and addresses of all members in the store: who must agree in an outage, and who may
     /// race after one. Until a write is known to be applied, the members of both the old and the new key count.
@@ -127,7 +138,7 @@ impl Cycle<'_> {
 
     /// The cluster as a node that gave a promise sees it: led by whom it was given, where the store names nobody.
     pub fn led_by_promise(&self, cluster: &ClusterView) -> Need<Option<ClusterView>> {
-        let Some(promise) = self.view.promise.as_ref().filter(|promise| promise.until > self.view.now) else {
+        let Some(promise) = self.view.promise_in_force() else {
             return Ok(None);
         };
         if cluster.leader.is_some() || promise.leader.name == self.me() || self.is_at_rest(&promise.leader)? {
@@ -155,8 +166,8 @@ impl Cycle<'_> {
 
     /// The lock came to this node after it promised not to take it (a request that was delivered late): it is given back.
     pub fn give_back_promised_lock(&mut self, cluster: &ClusterView) -> Need<Option<End>> {
-        let promise = self.view.promise.as_ref().filter(|promise| promise.until > self.view.now);
-        let Some(promise) = promise.filter(|_| self.mine(cluster) && !self.view.holds_lease()) else {
+        let Some(promise) = self.view.promise_in_force().filter(|_| self.mine(cluster) && !self.view.holds_lease())
+        else {
             return Ok(None);
         };
         let text =
@@ -167,9 +178,8 @@ impl Cycle<'_> {
 
     /// A standby without the store keeps its slots in step with the leader that told it where it is.
     pub fn sync_slots_by_promise(&mut self) -> Need<()> {
-        let promise = self.view.promise.as_ref().filter(|promise| promise.until > self.view.now);
         if let (StoreView::Unreachable(_), Some(promise), Some(known)) =
-            (&self.view.store, promise, self.memory.healthy_cluster.as_deref())
+            (&self.view.store, self.view.promise_in_force(), self.memory.healthy_cluster.as_deref())
         {
             let known = promise.leader.lead(known.clone());
             self.sync_slots(&known)?;

@@ -4,7 +4,6 @@ use model::wire::{encode_history, encode_status};
 use model::{ClusterView, HistoryEntry, Key, Lsn, Role, Status, Timeline};
 
 use super::cycle::Cycle;
-use super::failsafe::Consent;
 use super::{End, Ruling, table::*};
 use crate::facts::{Answer, Need};
 use crate::memory::{AfterPromote, Divergence};
@@ -28,10 +27,9 @@ impl Cycle<'_> {
             Outcome::Unfenced(why) => self.unfenced(cluster, Some(why)),
             Outcome::Rejected(_) => self.lost_lock("lost the leader lock"),
             Outcome::Unreachable(why) | Outcome::Failed(why) => {
-                let missing = match self.ask_for_consent(why)? {
-                    Consent::Given(end) => return Ok(end),
-                    Consent::Missing(missing) => format!("; {missing}"),
-                    Consent::NotAsked => String::new(),
+                let missing = match self.ask_for_consent(why)?.given() {
+                    Ok(end) => return Ok(end),
+                    Err(missing) => missing,
                 };
                 if self.lease_is_ending() {
                     return self

@@ -93,3 +93,9 @@ impl End {
 
 /// What every rule returns.
 pub(crate) type Ruling = Need<End>;
+
+/// `['a', 'b']`, as upstream's log shows lists.
+fn list<'n>(names: impl IntoIterator<Item = &'n String>) -> String {
+    let quoted: Vec<String> = names.into_iter().map(|name| format!("'{name}'")).collect();
+    format!("[{}]", quoted.join(", "))
+}

@@ -316,7 +316,7 @@ impl Cycle<'_> {
                 .wake_in_ms(500));
         }
         self.let_go_of_fence()?;
-        if self.sync_in_force(cluster).is_some_and(|sync| sync.lists(self.me())) {
+        if self.is_listed(cluster) {
             // Whoever is named there may be promoted: with what a copy of somebody else would bring.
             self.memory.leaving_sync_since = Some(self.leaving_since.unwrap_or(self.view.now));
             let text = "reinitialize: waiting to be released from the synchronous standbys";

@@ -6,7 +6,7 @@ use model::slots::{Xid, slot_name_from_member};
 use model::{ClusterView, Tags};
 
 use super::cycle::Cycle;
-use super::{End, table::*};
+use super::{End, list, table::*};
 use crate::facts::{Answer, Need};
 use crate::step::{Effect, Probe, Severity, Task};
 
@@ -27,8 +27,7 @@ impl Cycle<'_> {
             return Ok(None);
         };
         self.memory.slots.copy_not_before = Some(self.view.now.plus(COPY_PAUSE));
-        let names: Vec<String> = copies.iter().map(|name| format!("'{name}'")).collect();
-        let text = format!("Copying logical slots [{}] from the primary", names.join(", "));
+        let text = format!("Copying logical slots {} from the primary", list(&copies));
         self.start(Task::CopySlots { source, slots: copies })?;
         Ok(Some(End::new(FOLLOW_COPY_SLOTS, text)))
     }

@@ -3,7 +3,6 @@
 use model::pg::{DataDir, Postmaster};
 
 use super::cycle::Cycle;
-use super::failsafe::Consent;
 use super::{End, Ruling, table::*};
 use crate::step::{Effect, StopMode, StopPurpose, Task};
 use crate::view::LeaseView;
@@ -58,10 +57,9 @@ impl Cycle<'_> {
     /// Every kind of failure of the store ends here for a primary: in failsafe mode it asks the other members, and without
     /// their consent it stops when the lease is about to end.
     fn primary_without_store(&mut self, why: &str) -> Ruling {
-        let missing = match self.ask_for_consent(why)? {
-            Consent::Given(end) => return Ok(end),
-            Consent::Missing(missing) => format!("; {missing}"),
-            Consent::NotAsked => String::new(),
+        let missing = match self.ask_for_consent(why)?.given() {
+            Ok(end) => return Ok(end),
+            Err(missing) => missing,
         };
         if !self.lease_is_ending() {
             let LeaseView::Held(deadline) = self.view.lease else {

@@ -11,7 +11,7 @@ use model::wire::encode_sync;
 use model::{ClusterView, Key, StandbyNames, SyncKey};
 
 use super::cycle::Cycle;
-use super::{End, table::*};
+use super::{End, list, table::*};
 use crate::facts::Need;
 use crate::memory::SeenRule;
 use crate::quorum::{CommitRule, Electorate, Move, Names, State, Target, before_promotion};
@@ -22,6 +22,7 @@ const MOVES_MAX: usize = 4;
 /// Backends and WAL senders take a changed parameter over one by one: that long after it was seen to be in force, no
 /// commit is acknowledged under the one before.
 const SETTLE: Duration = Duration::from_secs(1);
+const LOOK_AGAIN_LEAST_MS: u64 = 50;
 
 impl Cycle<'_> {
     /// Makes one or a few safe changes towards the standbys that should be synchronous; a sentence where there were any.
@@ -147,19 +148,27 @@ impl Cycle<'_> {
 
     /// Since when, in WAL, every commit has waited for what the server says now; `None` as long as that is not certain.
     fn note_rule(&mut self, server: &ServerStatus) -> Option<model::Lsn> {
-        let (now, text) = (self.view.now, &server.synchronous_standby_names);
-        let known = self.memory.commit_rule.take().filter(|seen| seen.text == *text);
-        let mut seen = known.unwrap_or_else(|| SeenRule { text: text.clone(), since: now, position: None });
-        let settled = now.since(seen.since) >= SETTLE;
-        if seen.position.is_none() && settled {
+        let settling_ms = self.settling_ms(&server.synchronous_standby_names);
+        let seen = self.memory.commit_rule.as_mut()?;
+        if seen.position.is_none() && settling_ms.is_none() {
             seen.position = server.flush_lsn;
         }
-        if seen.position.is_none() {
-            self.look_again_within_ms((SETTLE.saturating_sub(now.since(seen.since)).as_millis() as u64).max(50));
-        }
         let position = seen.position;
-        self.memory.commit_rule = Some(seen);
+        if position.is_none() {
+            self.look_again_within_ms(settling_ms.unwrap_or(LOOK_AGAIN_LEAST_MS));
+        }
         position
+    }
+
+    /// Notes since when the server says this, and tells how long until all of it goes by it; `None`: it does.
+    fn settling_ms(&mut self, text: &str) -> Option<u64> {
+        let now = self.view.now;
+        let known = self.memory.commit_rule.take().filter(|seen| seen.text == text);
+        let seen = known.unwrap_or_else(|| SeenRule { text: text.to_owned(), since: now, position: None });
+        let waited = now.since(seen.since);
+        self.memory.commit_rule = Some(seen);
+        let left = SETTLE.saturating_sub(waited);
+        (waited < SETTLE).then(|| (left.as_millis() as u64).max(LOOK_AGAIN_LEAST_MS))
     }
 
     /// The key as this primary wrote it, with its version. A key of somebody else is replaced by one that names this
@@ -280,16 +289,10 @@ impl Cycle<'_> {
     /// A standby that others stream from has WAL senders, and they may still go by the value before: they are given as
     /// long as those of a primary. Where there is none, whoever connects later reads the value that is there.
     fn await_senders(&mut self, names: &str) -> Option<End> {
-        let now = self.view.now;
-        let known = self.memory.commit_rule.take().filter(|seen| seen.text == names);
-        let seen = known.unwrap_or_else(|| SeenRule { text: names.to_owned(), since: now, position: None });
-        let waited = now.since(seen.since);
-        self.memory.commit_rule = Some(seen);
+        let settling_ms = self.settling_ms(names)?;
         let cascades = self.view.pg.server.as_ref().is_some_and(|server| !server.senders.is_empty());
-        (cascades && waited < SETTLE).then(|| {
-            let left_ms = (SETTLE.saturating_sub(waited).as_millis() as u64).max(50);
-            End::new(LEAD_SYNC, "Postponing promotion until synchronous_standby_names is in force").wake_in_ms(left_ms)
-        })
+        let text = "Postponing promotion until synchronous_standby_names is in force";
+        cascades.then(|| End::new(LEAD_SYNC, text).wake_in_ms(settling_ms))
     }
 
     /// A rule as it is written for this server.
@@ -310,8 +313,7 @@ impl Cycle<'_> {
         let Some(cluster) = self.view.cluster() else {
             return true;
         };
-        let listed = self.sync_in_force(cluster).is_some_and(|sync| sync.lists(self.me()));
-        if !listed || cluster.leader.is_none() || self.mine(cluster) || !self.view.pg.is_standby() {
+        if !self.is_listed(cluster) || cluster.leader.is_none() || self.mine(cluster) || !self.view.pg.is_standby() {
             return true;
         }
         let since = self.leaving_since.unwrap_or(self.view.now);
@@ -355,10 +357,4 @@ fn spelled(cluster: &ClusterView, lower: &str) -> String {
     let recorded = cluster.members.iter().map(|member| &member.name);
     let listed = cluster.sync.iter().flat_map(|sync| sync.value.members.iter().chain(&sync.value.leader));
     recorded.chain(listed).find(|name| name.to_lowercase() == lower).map_or_else(|| lower.to_owned(), String::clone)
-}
-
-/// `['a', 'b']`, as upstream's log shows lists.
-fn list(names: &Names) -> String {
-    let quoted: Vec<String> = names.iter().map(|name| format!("'{name}'")).collect();
-    format!("[{}]", quoted.join(", "))
 }
