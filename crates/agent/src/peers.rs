@@ -7,7 +7,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use ha::step::PeerAddress;
 use model::peer::PeerStatus;
-use model::{FailsafeLeader, FailsafeReply, Lsn};
+use model::{FailsafeLeader, FailsafeReply, Lsn, causes};
 use reqwest::{Certificate, Client, Identity, Response, Url};
 
 use crate::ports::Peers;
@@ -177,17 +177,6 @@ async fn body_of(mut response: Response) -> Result<Vec<u8>, String> {
         }
     }
     Ok(body)
-}
-
-/// The innermost causes say what went wrong; the outermost only that something did.
-fn causes(error: &reqwest::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = std::error::Error::source(error);
-    while let Some(inner) = cause {
-        text = format!("{text}: {inner}");
-        cause = inner.source();
-    }
-    text
 }
 
 fn line(tls: &PeerTls) -> Result<Line, String> {

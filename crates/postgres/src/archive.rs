@@ -11,7 +11,18 @@ use crate::task::TaskHandle;
 
 /// Segments archived at most; more would delay the rewind for too long.
 const SEGMENTS_MAX: usize = 10_000;
+/// How long archiving or fetching one segment may take.
 const ONE_SEGMENT_MAX: Duration = Duration::from_secs(600);
+
+/// Runs a configured command (`what`) for one segment, in the data directory as the server would, bounded in time.
+pub(crate) async fn run_for_segment(what: &str, text: &str, data_dir: &Path, task: &TaskHandle) -> Result<(), String> {
+    let mut command = process::command(Path::new("/bin/sh"));
+    command.arg("-c").arg(text).current_dir(data_dir);
+    match tokio::time::timeout(ONE_SEGMENT_MAX, process::run(command, what, task)).await {
+        Ok(finished) => finished?.success(what).map(|_| ()),
+        Err(_) => Err(format!("{what} took too long")),
+    }
+}
 
 /// Archives every finished segment with the configured `archive_command`, as the server would have done. A failure is
 /// logged and ends it: the rewind goes on.
@@ -37,15 +48,8 @@ pub(crate) async fn archive_ready(config: &PgConfig, data_dir: &Path, task: &Tas
     }
     for name in ready.into_iter().take(SEGMENTS_MAX) {
         let relative = wal.strip_prefix(data_dir).unwrap_or(&wal).join(&name);
-        let mut command = process::command(Path::new("/bin/sh"));
-        command.arg("-c").arg(substituted(&template, &name, &relative.to_string_lossy())).current_dir(data_dir);
-        let archived = tokio::time::timeout(ONE_SEGMENT_MAX, process::run(command, "archive_command", task)).await;
-        let result = match archived {
-            Ok(Ok(finished)) => finished.success("archive_command").map(|_| ()),
-            Ok(Err(error)) => Err(error),
-            Err(_) => Err("archive_command took too long".to_owned()),
-        };
-        if let Err(error) = result {
+        let text = substituted(&template, &name, &relative.to_string_lossy());
+        if let Err(error) = run_for_segment("archive_command", &text, data_dir, task).await {
             tracing::warn!("cannot archive {name} before the rewind: {error}");
             return;
         }

@@ -154,15 +154,7 @@ fn classify(what: &str, error: &tokio_postgres::Error) -> Failure {
     // The driver's own text says only "db error".
     let reason = match error.as_db_error() {
         Some(db) => db.message().to_owned(),
-        None => {
-            let mut reason = error.to_string();
-            let mut source = std::error::Error::source(error);
-            while let Some(inner) = source {
-                reason = format!("{reason}: {inner}");
-                source = inner.source();
-            }
-            reason
-        }
+        None => model::causes(error),
     };
     let text = format!("{what}: {reason}");
     if error.code() == Some(&SqlState::CANNOT_CONNECT_NOW) || nobody_listens(error) {

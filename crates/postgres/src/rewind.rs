@@ -1,7 +1,6 @@
 //! pg_rewind, and the crash recovery it may need before.
 
 use std::path::Path;
-use std::time::Duration;
 
 use model::pg::{ControlState, Unfinished, Upstream};
 
@@ -22,8 +21,6 @@ use crate::task::TaskHandle;
 const BEFORE_CHANGES: &str = "need to copy";
 /// Segments fetched at most for one rewind: 16 GB of WAL with the default size of a segment.
 const FETCHED_SEGMENTS_MAX: usize = 1024;
-/// How long fetching one segment may take.
-const ONE_SEGMENT_MAX: Duration = Duration::from_secs(600);
 
 impl Postgres {
     /// pg_rewind against `source`. The server must be stopped, cleanly. When it fails or is cancelled after it may have
@@ -131,15 +128,7 @@ impl Postgres {
         tracing::info!("pg_rewind misses the WAL file {name}: fetching it with restore_command");
         let path = layout::wal_dir(&self.data_dir).join(name);
         let text = archive::substituted(template, name, &path.to_string_lossy());
-        let mut command = process::command(Path::new("/bin/sh"));
-        command.arg("-c").arg(text).current_dir(&self.data_dir);
-        let fetching = tokio::time::timeout(ONE_SEGMENT_MAX, process::run(command, "restore_command", task)).await;
-        let result = match fetching {
-            Ok(Ok(finished)) => finished.success("restore_command").map(|_| ()),
-            Ok(Err(error)) => Err(error),
-            Err(_) => Err("restore_command took too long".to_owned()),
-        };
-        if let Err(error) = result {
+        if let Err(error) = archive::run_for_segment("restore_command", &text, &self.data_dir, task).await {
             tracing::warn!("cannot fetch {name} for pg_rewind: {error}");
             return false;
         }

@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use model::causes;
 use reqwest::{Client, ClientBuilder, Identity, Response};
 
 /// Answers are a few kilobytes; a longer one is none.
@@ -82,17 +83,6 @@ pub async fn answer(sent: reqwest::Result<Response>) -> Result<(u16, String), St
 
 fn shortened(text: &str) -> String {
     text.split_whitespace().collect::<Vec<_>>().join(" ").chars().take(300).collect()
-}
-
-/// The innermost causes say what went wrong.
-fn causes(error: &reqwest::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = std::error::Error::source(error);
-    while let Some(inner) = cause {
-        text = format!("{text}: {inner}");
-        cause = inner.source();
-    }
-    text
 }
 
 #[cfg(test)]
