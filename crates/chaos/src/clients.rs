@@ -87,11 +87,6 @@ impl Clients {
         self.scribe.history().rogues.push(rogue);
     }
 
-    /// Acknowledged writes so far.
-    pub fn acknowledged(&self) -> usize {
-        self.scribe.history().writes.iter().filter(|write| write.acknowledged.is_some()).count()
-    }
-
     /// Stops all of them; what they saw, and when they stopped.
     pub async fn finish(self) -> Result<(History, Duration)> {
         self.scribe.stop.store(true, Ordering::Relaxed);

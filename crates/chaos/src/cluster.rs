@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use rustix::process::Signal;
 use serde_json::{Value, json};
-use testkit::{Flavour, Owner, Running, kill_pid};
+use testkit::{Flavour, Owner, Running, kill_pid, site_packages};
 use tokio_postgres::{Client, Config, NoTls};
 
 use crate::net::{Host, Net};
@@ -46,15 +46,6 @@ pub struct Programs {
     pub directory: PathBuf,
     /// The directory of `postgres`.
     pub postgres_bin: PathBuf,
-}
-
-impl Programs {
-    fn site_packages(&self) -> Result<PathBuf> {
-        let lib = self.directory.join("lib");
-        let versions = fs::read_dir(&lib).with_context(|| format!("list {lib:?}"))?;
-        let python = versions.flatten().map(|entry| entry.path().join("site-packages")).find(|path| path.is_dir());
-        python.with_context(|| format!("find site-packages in {lib:?}"))
-    }
 }
 
 /// One database host.
@@ -121,6 +112,15 @@ impl Cluster {
     fn command(&self, host: Host) -> Command {
         let mut command = Command::new("ip");
         command.args(["netns", "exec", &self.net.namespace(host)]);
+        command
+    }
+
+    /// The same, as the user whom servers run as.
+    fn command_of_owner(&self, host: Host) -> Command {
+        let mut command = self.command(host);
+        if let Some((uid, gid)) = self.owner.ids() {
+            command.args(["setpriv", "--reuid", &uid.to_string(), "--regid", &gid.to_string(), "--clear-groups"]);
+        }
         command
     }
 
@@ -196,14 +196,11 @@ impl Cluster {
 
     /// Starts the agent of a host, if it does not run.
     pub fn start_agent(&mut self, index: usize) -> Result<()> {
-        if self.nodes[index].agent.as_mut().is_some_and(|agent| agent.ended().is_ok_and(|status| status.is_none())) {
+        if self.agent_runs(index) {
             return Ok(());
         }
         let home = self.nodes[index].disk.path().to_owned();
-        let mut command = self.command(self.nodes[index].host);
-        if let Some((uid, gid)) = self.owner.ids() {
-            command.args(["setpriv", "--reuid", &uid.to_string(), "--regid", &gid.to_string(), "--clear-groups"]);
-        }
+        let mut command = self.command_of_owner(self.nodes[index].host);
         command.arg("env");
         if self.has_calendars() {
             command.arg(format!("LD_PRELOAD={FAKETIME}")).arg("DONT_FAKE_MONOTONIC=1").arg("FAKETIME_CACHE_DURATION=1");
@@ -213,7 +210,7 @@ impl Cluster {
             Flavour::Ours => command.arg(self.programs.directory.join("patroni")),
             Flavour::Upstream => {
                 // The scripts of a virtualenv name an interpreter that may be unreachable for the servers' user.
-                command.arg(format!("PYTHONPATH={}", self.programs.site_packages()?.display()));
+                command.arg(format!("PYTHONPATH={}", site_packages(&self.programs.directory)?.display()));
                 command.arg("PYTHONDONTWRITEBYTECODE=1").arg("/usr/bin/python3");
                 command.arg(self.programs.directory.join("bin/patroni"))
             }
@@ -234,8 +231,7 @@ impl Cluster {
         Ok(())
     }
 
-    /// Whether the agent of a host runs.
-    pub fn agent_runs(&mut self, index: usize) -> bool {
+    fn agent_runs(&mut self, index: usize) -> bool {
         self.nodes[index].agent.as_mut().is_some_and(|agent| agent.ended().is_ok_and(|status| status.is_none()))
     }
 
@@ -249,10 +245,7 @@ impl Cluster {
 
     /// `pg_ctl promote`, without anybody's leave.
     pub fn promote(&self, index: usize) -> Result<()> {
-        let mut command = self.command(self.nodes[index].host);
-        if let Some((uid, gid)) = self.owner.ids() {
-            command.args(["setpriv", "--reuid", &uid.to_string(), "--regid", &gid.to_string(), "--clear-groups"]);
-        }
+        let mut command = self.command_of_owner(self.nodes[index].host);
         command.arg(self.programs.postgres_bin.join("pg_ctl")).args(["promote", "--no-wait", "-D"]);
         crate::net::run(command.arg(self.nodes[index].disk.path().join("data")))
     }

@@ -1,5 +1,6 @@
 //! One run: start, strike, heal, judge.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -79,17 +80,13 @@ pub async fn run(options: &Options) -> Result<Report> {
     let (healed_after, rows_at_end) = match healed {
         Ok(primary) => {
             let rows = rows(&book, primary).await?;
-            violations.extend(differing(&book, primary).await.err().map(|error| format!("{error:#}")));
-            (Some(healed_after), Some(rows))
+            violations.extend(differing(&book, primary, &rows).await.err().map(|error| format!("{error:#}")));
+            (Some(healed_after), rows)
         }
         Err(error) => {
             violations.push(format!("the cluster did not heal: {error:#}"));
-            (None, None)
+            (None, rows_of_anybody(&book).await?)
         }
-    };
-    let rows_at_end = match rows_at_end {
-        Some(rows) => rows,
-        None => rows_of_anybody(&book).await?,
     };
     let verdict = check(&history, &rows_at_end, end);
     violations.extend(complaints(&verdict, options.mode));
@@ -155,20 +152,19 @@ async fn heal(cluster: &mut Cluster, book: &Book) -> Result<usize> {
 }
 
 /// Every standby has the primary's rows.
-async fn differing(book: &Book, primary: usize) -> Result<()> {
-    let expected = rows(book, primary).await?;
+async fn differing(book: &Book, primary: usize, expected: &BTreeMap<u64, u32>) -> Result<()> {
     for node in (0..NODES).filter(|node| *node != primary) {
         let what = format!("the rows of db{primary} on db{node}");
         wait_for(&what, CATCH_UP_LIMIT, || async {
             let found = rows(book, node).await?;
-            if found == expected { Ok(()) } else { bail!("{} rows of {}", found.len(), expected.len()) }
+            if found == *expected { Ok(()) } else { bail!("{} rows of {}", found.len(), expected.len()) }
         })
         .await?;
     }
     Ok(())
 }
 
-async fn rows_of_anybody(book: &Book) -> Result<std::collections::BTreeMap<u64, u32>> {
+async fn rows_of_anybody(book: &Book) -> Result<BTreeMap<u64, u32>> {
     for node in 0..NODES {
         if let Ok(rows) = rows(book, node).await {
             return Ok(rows);

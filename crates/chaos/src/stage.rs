@@ -11,7 +11,7 @@ use testkit::{Owner, kill_all_in};
 use crate::net::run;
 
 const DISK_MIB: u32 = 640;
-/// Left free by [`Disk::fill`]: less than one WAL segment.
+/// The file with which [`Disk::fill`] takes all free space.
 const FILLER: &str = "filler";
 
 /// The directory of a run.

@@ -28,7 +28,7 @@ pub use etcd::Etcd;
 pub use node::{Node, NodeSpec};
 pub use ports::free_port;
 pub use process::{Running, in_directory, kill_all_in, kill_pid};
-pub use programs::{Flavour, Programs, run_to_end};
+pub use programs::{Flavour, Programs, run_to_end, site_packages};
 pub use report::measured;
 pub use rest::{Answer, Rest};
 pub use rustix::process::Signal;

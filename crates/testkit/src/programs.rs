@@ -93,19 +93,22 @@ impl Installed {
             Flavour::Upstream => {
                 // The scripts of a virtualenv name an interpreter that may be unreachable for the servers' user.
                 let mut command = Command::new("/usr/bin/python3");
-                command.arg(self.directory.join("bin").join(program)).env("PYTHONPATH", self.site_packages()?);
+                command
+                    .arg(self.directory.join("bin").join(program))
+                    .env("PYTHONPATH", site_packages(&self.directory)?);
                 command.env("PYTHONDONTWRITEBYTECODE", "1");
                 Ok(command)
             }
         }
     }
+}
 
-    fn site_packages(&self) -> Result<PathBuf> {
-        let lib = self.directory.join("lib");
-        let versions = fs::read_dir(&lib).with_context(|| format!("list {lib:?}"))?;
-        let python = versions.flatten().map(|entry| entry.path().join("site-packages")).find(|path| path.is_dir());
-        python.with_context(|| format!("find site-packages in {lib:?}"))
-    }
+/// Where the packages of a virtualenv are.
+pub fn site_packages(virtualenv: &Path) -> Result<PathBuf> {
+    let lib = virtualenv.join("lib");
+    let versions = fs::read_dir(&lib).with_context(|| format!("list {lib:?}"))?;
+    let python = versions.flatten().map(|entry| entry.path().join("site-packages")).find(|path| path.is_dir());
+    python.with_context(|| format!("find site-packages in {lib:?}"))
 }
 
 /// Runs a program to its end as the servers' user, with nothing on standard input.
